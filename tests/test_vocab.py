@@ -1,0 +1,119 @@
+"""Vocabularies: special ids, there and back, filled rows, and the mask that tells padding."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from s2sjax.errors import UserError
+from s2sjax.vocab import BOS, EOS, PAD, SPECIALS, UNK, CharacterVocabulary, fill, padding_mask
+
+CHARACTERS = " +0123456789"
+CLEAN = CharacterVocabulary(CHARACTERS)
+NOTEBOOK = CharacterVocabulary(CHARACTERS, (EOS,))
+
+both = pytest.mark.parametrize("vocab", [CLEAN, NOTEBOOK], ids=["clean", "notebook"])
+
+
+def test_the_special_ids_are_0_1_2_3():
+    assert SPECIALS == ("<pad>", "<bos>", "<eos>", "<unk>")
+    assert (CLEAN.pad_id, CLEAN.bos_id, CLEAN.eos_id) == (0, 1, 2)
+    assert CLEAN.encode("x") == [3]
+    assert CLEAN.encode(CHARACTERS) == list(range(4, 16))
+    assert len(CLEAN) == 16
+
+
+def test_the_notebook_has_13_symbols_and_neither_padding_nor_a_begin_symbol():
+    assert len(NOTEBOOK) == len(NOTEBOOK.symbols) == 13
+    assert (NOTEBOOK.pad_id, NOTEBOOK.eos_id) == (None, 0)
+    with pytest.raises(KeyError, match="<bos>"):
+        _ = NOTEBOOK.bos_id
+    assert NOTEBOOK.encode(CHARACTERS) == list(range(1, 13))
+
+
+@both
+@settings(deadline=None, derandomize=True, max_examples=50)
+@given(text=st.text(CHARACTERS))
+def test_decoding_undoes_encoding(vocab, text):
+    ids = vocab.encode(text)
+    assert [vocab.symbols[i] for i in ids] == list(text)
+    assert vocab.decode(ids) == vocab.decode(np.array(ids, np.int32)) == text
+
+
+def test_decoding_stops_at_the_first_end_symbol_and_shows_no_padding():
+    symbols = [BOS, "1", PAD, "2", UNK, BOS, "3", EOS, "4", EOS]
+    assert CLEAN.decode(CLEAN.symbols.index(s) for s in symbols) == "12?3"
+    assert CLEAN.decode([2, 5]) == ""
+
+
+@both
+def test_unknown_characters_are_found_each_once(vocab):
+    assert vocab.unknown("1*2=a*") == "*=a"
+    assert vocab.unknown(CHARACTERS) == ""
+
+
+def test_an_unknown_character_is_unk_where_there_is_one():
+    assert CLEAN.encode("1*2") == [CLEAN.encode("1")[0], 3, CLEAN.encode("2")[0]]
+    assert CLEAN.decode(CLEAN.encode("1*2")) == "1?2"
+
+
+def test_an_unknown_character_is_refused_where_there_is_no_unk():
+    message = r"^'1\*2=' has characters outside the vocabulary: '\*='; it holds ' \+0123456789'$"
+    with pytest.raises(UserError, match=message):
+        NOTEBOOK.encode("1*2=")
+
+
+def test_symbols_are_shown_so_that_a_space_and_an_end_can_be_seen():
+    assert [NOTEBOOK.show(i) for i in range(4)] == ["⏎", "␣", "+", "0"]
+
+
+@pytest.mark.parametrize("specials", [(), (PAD, BOS), (EOS, "<sos>")])
+def test_impossible_specials_are_refused(specials):
+    with pytest.raises(ValueError, match=r"specials must be among .* and include <eos>"):
+        CharacterVocabulary("ab", specials)
+
+
+@pytest.mark.parametrize(("characters", "specials"), [("aba", (EOS,)), ("ab", (EOS, PAD, EOS))])
+def test_no_symbol_can_stand_twice(characters, specials):
+    with pytest.raises(ValueError, match=r"^a symbol stands twice in \('<eos>', .*\)$"):
+        CharacterVocabulary(characters, specials)
+
+
+def test_equal_vocabularies_are_one_key():
+    assert len({CLEAN, NOTEBOOK, CharacterVocabulary(CHARACTERS)}) == 2
+
+
+# --- rows ------------------------------------------------------------------------------------
+
+
+def test_rows_are_filled_with_padding_on_the_right():
+    rows = fill([[5, 6, 7], [], [8]], 4, 9)
+    assert rows.dtype == np.int32
+    assert rows.tolist() == [[5, 6, 7, 9], [9, 9, 9, 9], [8, 9, 9, 9]]
+    assert fill([], 4, 0).shape == (0, 4)
+
+
+def test_full_rows_need_no_padding():
+    assert fill([[0, 1], [2, 3]], 2, None).tolist() == [[0, 1], [2, 3]]
+
+
+@pytest.mark.parametrize("pad_id", [0, None])
+def test_a_row_that_is_too_long_is_refused(pad_id):
+    with pytest.raises(UserError, match=r"^a row of 3 symbols does not fit the width 2$"):
+        fill([[1, 2], [1, 2, 3]], 2, pad_id)
+
+
+def test_a_row_that_is_too_short_is_refused_where_there_is_no_padding():
+    with pytest.raises(UserError, match=r"^without padding every row must have exactly 2 symbols$"):
+        fill([[1, 2], [1]], 2, None)
+
+
+def test_the_mask_is_true_where_a_symbol_is_real():
+    ids = jnp.array([[5, 0, 6], [0, 0, 0]], jnp.int32)
+    assert padding_mask(ids, 0).tolist() == [[True, False, True], [False, False, False]]
+    assert padding_mask(ids, 5).tolist() == [[False, True, True], [True, True, True]]
+
+
+def test_there_is_no_mask_where_nothing_can_be_padding():
+    assert padding_mask(jnp.zeros((2, 3), jnp.int32), None) is None
