@@ -1,0 +1,74 @@
+"""Every definition of accuracy in use, by name.
+
+=============================  ====================================================================
+``teacher_forced/all``         next symbol right, gold symbols before it given, end symbol counted
+                               (the notebook's "accuracy")
+``teacher_forced/content``     the same without the end symbol
+``teacher_forced/exact_match`` every symbol of an answer right, gold symbols before each given
+``free_running/...``           the same three, the model's own symbols fed back
+``.../position_k``             accuracy at the k-th predicted character of an answer
+``loss``                       teacher-forced cross-entropy in nats per scored symbol
+=============================  ====================================================================
+
+Padding is never scored. A space that justification wrote is a character like any other.
+
+Scores leave the device as `Count`: how many were right, and of how many. Counts add up exactly over
+batches, so no score depends on the batch size.
+"""
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+HEADLINE = "free_running/exact_match"
+"""The metric that answers the question."""
+
+
+class Count(NamedTuple):
+    """A numerator and its denominator."""
+
+    right: Float[Array, "*replicas"]
+    of: Float[Array, "*replicas"]
+
+
+def count(right: Bool[Array, "*n"], scored: Float[Array, "*n"]) -> Count:
+    """Count what is right among what is scored (weights 0 or 1)."""
+    return Count((right * scored).sum(), scored.sum())
+
+
+def scores(
+    predicted: Int[Array, "batch time"],
+    target: Int[Array, "batch time"],
+    scored: Float[Array, "batch time"],
+    eos_id: int,
+) -> dict[str, Count]:
+    """All accuracies of predicted symbols against gold ones.
+
+    Args:
+        predicted: the symbols a decoder chose, forced or free-running.
+        target: the gold symbols.
+        scored: 1 at real symbols of real examples, 0 at padding and filling rows.
+        eos_id: the end symbol; it counts in `all` and `exact_match` only.
+    """
+    right = predicted == target
+    content = scored * (target != eos_id)
+    whole = (right | (scored == 0)).all(axis=1)
+    named = {
+        "all": count(right, scored),
+        "content": count(right, content),
+        "exact_match": count(whole, scored.max(axis=1)),
+    }
+    for k in range(target.shape[1]):
+        named[f"position_{k + 1}"] = count(right[:, k], content[:, k])
+    return named
+
+
+def ratio(right: float, of: float) -> float | None:
+    """A finished score; None where nothing was scored."""
+    return right / of if of else None
+
+
+def argmax(logits: Float[Array, "*n vocab"]) -> Int[Array, "*n"]:
+    """The likeliest symbol; of equals, the one with the smallest id."""
+    return jnp.argmax(logits, axis=-1).astype(jnp.int32)
