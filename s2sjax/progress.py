@@ -1,0 +1,94 @@
+"""What a person at the terminal sees: a bar with time left, or plain lines where it is piped."""
+
+from collections.abc import Iterable, Sequence
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
+
+RIGHT, WRONG = "☑", "☒"
+
+
+class EpochProgress:
+    """Progress over epochs; use it as a context manager.
+
+    Attributes:
+        console: where it is shown; its `is_terminal` decides between bar and lines.
+    """
+
+    def __init__(self, console: Console, first: int, epochs: int):
+        """Show epochs `first` + 1 to `epochs`."""
+        self.console = console
+        self._epochs = epochs
+        self._bar = Progress(
+            TextColumn("epoch"),
+            MofNCompleteColumn(),
+            BarColumn(bar_width=None),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(elapsed_when_finished=False),
+            TextColumn("{task.description}"),
+            console=console,
+            disable=not console.is_terminal,
+            expand=True,
+        )
+        self._task = self._bar.add_task("", total=epochs, completed=first)
+        self._first, self._started = first, self._bar.get_time()
+
+    def __enter__(self) -> "EpochProgress":
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._bar.stop()
+
+    def advance(self, epoch: int, scores: str | None) -> None:
+        """An epoch is done; `scores` is what to say of it, None when nothing is new."""
+        if scores is None:
+            self._bar.update(self._task, completed=epoch)
+            return
+        self._bar.update(self._task, completed=epoch, description=scores)
+        if not self.console.is_terminal:
+            self.console.print(
+                f"epoch {epoch}/{self._epochs}  {scores}  {self._left(epoch)} left",
+                soft_wrap=True,
+                highlight=False,
+            )
+
+    def _left(self, epoch: int) -> str:
+        """Time left at the pace so far."""
+        elapsed = self._bar.get_time() - self._started
+        return duration(elapsed / (epoch - self._first) * (self._epochs - epoch))
+
+    def show(self, rows: Iterable[tuple[str, str, Sequence[tuple[str, str]]]]) -> None:
+        """Print answered questions: (question, gold answer, [(arm, its answer), ...])."""
+        for question, gold, answers in rows:
+            line = Text(f"  {question} = {gold}  ")
+            for arm, answer in answers:
+                right = answer == gold
+                line.append(f"  {arm} {answer} ")
+                line.append(RIGHT if right else WRONG, style="bold green" if right else "bold red")
+            self.console.print(line, soft_wrap=True)
+
+
+def duration(seconds: float) -> str:
+    """Seconds as a person says them: '12 s', '3 min 05 s', '2 h 10 min'."""
+    s = round(seconds)
+    if s < 60:
+        return f"{s} s"
+    if s < 3600:
+        return f"{s // 60} min {s % 60:02d} s"
+    return f"{s // 3600} h {s % 3600 // 60:02d} min"

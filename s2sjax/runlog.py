@@ -1,0 +1,154 @@
+"""The workdir: the folder that belongs to one run, and all that is written in it.
+
+=================  ================================================================================
+``config.json``    what the run is; the same command started again goes on, another one is refused
+``metrics.jsonl``  one record a line, as they come
+``checkpoints/``   what to go on from (`checkpoint`)
+``results.json``   the finished run: config, environment, records, comparisons
+``report.md``      the same for people, with its pictures
+=================  ================================================================================
+"""
+
+import fcntl
+import json
+import os
+import platform
+from collections.abc import Iterable, Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from s2sjax.config import differences
+from s2sjax.errors import UserError
+
+Record = dict[str, Any]
+"""``{arm, seed, split, epoch, metric, value}``."""
+
+
+def environment() -> dict[str, Any]:
+    """What a result depends on besides its config: versions and devices."""
+    packages = ("jax", "jaxlib", "flax", "numpy")
+    return {
+        "python": platform.python_version(),
+        **{name: version(name) for name in packages},
+        "device_kind": jax.devices()[0].device_kind,
+        "device_count": jax.device_count(),
+    }
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Replace a file's text in one step: a reader, or a kill, never meets half of it."""
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(text, encoding="utf-8")
+    os.replace(partial, path)
+
+
+def read_json(path: Path) -> Any:
+    """A JSON file's value; raises UserError for a damaged file."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, UnicodeDecodeError) as error:
+        raise UserError(
+            f"{path} is damaged ({error}): restore it, or delete it if it can be made again"
+        ) from error
+
+
+class Workdir:
+    """A workdir, locked while this object is open; use it as a context manager.
+
+    Attributes:
+        path: the folder.
+    """
+
+    def __init__(self, path: Path, config: Mapping[str, Any]):
+        """Open the workdir of the run that `config` describes, or make one.
+
+        Raises UserError for a folder that holds another run, something else, or a run in progress.
+        """
+        self.path = path
+        config = json.loads(json.dumps(config))
+        if self.config_file.exists():
+            self._refuse_another(config)
+        elif path.exists() and any(path.iterdir()):
+            raise UserError(f"{path} is not empty and holds no run: choose another --workdir")
+        path.mkdir(parents=True, exist_ok=True)
+        self._lock = (path / ".lock").open("w")
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            self._lock.close()
+            raise UserError(f"another process is running in {path}: wait, or stop it") from error
+        if not self.config_file.exists():
+            write_atomically(self.config_file, json.dumps(config, indent=2) + "\n")
+
+    def _refuse_another(self, config: Mapping[str, Any]) -> None:
+        held = read_json(self.config_file)
+        if held == config:
+            return
+        found = differences(held, config) if isinstance(held, dict) else ["config.json: no object"]
+        more = f" and {len(found) - 3} more" if len(found) > 3 else ""
+        raise UserError(
+            f"{self.path} holds another run ({'; '.join(found[:3])}{more}): "
+            "choose another --workdir, or delete that folder"
+        )
+
+    def __enter__(self) -> "Workdir":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.close()
+
+    @property
+    def config_file(self) -> Path:
+        """What the run is."""
+        return self.path / "config.json"
+
+    @property
+    def checkpoints(self) -> Path:
+        """Folder of the checkpoints."""
+        return self.path / "checkpoints"
+
+    @property
+    def metrics_file(self) -> Path:
+        """Records as they come."""
+        return self.path / "metrics.jsonl"
+
+    @property
+    def results_file(self) -> Path:
+        """The finished run."""
+        return self.path / "results.json"
+
+    def append(self, records: Iterable[Record]) -> None:
+        """Add records to `metrics_file`, on disk when the call returns."""
+        with self.metrics_file.open("a", encoding="utf-8") as file:
+            file.writelines(json.dumps(record) + "\n" for record in records)
+            file.flush()
+            os.fsync(file.fileno())
+
+    def records(self) -> list[Record]:
+        """Every record so far."""
+        return list(_parse(self.metrics_file)) if self.metrics_file.exists() else []
+
+    def forget_after(self, epoch: int) -> None:
+        """Drop the records of epochs after the checkpoint from which a run goes on."""
+        if self.metrics_file.exists():
+            kept = [record for record in _parse(self.metrics_file) if record["epoch"] <= epoch]
+            lines = "".join(json.dumps(record) + "\n" for record in kept)
+            write_atomically(self.metrics_file, lines)
+
+
+def _parse(path: Path) -> Iterable[Record]:
+    """Records of a file; a last line without its end is what a kill left behind, and is dropped."""
+    text = path.read_text(encoding="utf-8", errors="replace")
+    for number, line in enumerate(text[: text.rfind("\n") + 1].splitlines(), start=1):
+        try:
+            record = json.loads(line)
+            record["epoch"]
+        except (ValueError, TypeError, KeyError) as error:
+            raise UserError(
+                f"line {number} of {path} is damaged: restore the file, or start in another "
+                "--workdir"
+            ) from error
+        yield record

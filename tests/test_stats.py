@@ -1,0 +1,225 @@
+"""Intervals, the paired test, the effect sizes: properties, and what degenerate data give."""
+
+import itertools
+import json
+from dataclasses import asdict
+
+import numpy as np
+import pytest
+import scipy.stats
+
+from s2sjax.stats import ENUMERABLE, caution, compare, interval, prediction, smallest_p
+
+
+def draw(n: int, seed: int = 0) -> tuple[list[float], list[float]]:
+    """Two arms of n seeds whose scores go up and down together."""
+    rng = np.random.default_rng(seed)
+    shared = rng.normal(0.6, 0.05, n)
+    return (shared + rng.normal(0.03, 0.02, n)).tolist(), shared.tolist()
+
+
+def test_compare_describes_the_differences_within_seeds():
+    a, b = [0.9, 0.7, 0.8, 0.6], [0.5, 0.6, 0.8, 0.8]  # differences .4, .1, 0, -.2
+    result = compare("reversed", "forward", "free_running/all", a, b)
+    assert (result.a, result.b, result.metric, result.n) == (
+        "reversed",
+        "forward",
+        "free_running/all",
+        4,
+    )
+    assert result.mean_a == pytest.approx(0.75)
+    assert result.mean_b == pytest.approx(0.675)
+    assert result.mean_difference == pytest.approx(0.075)
+    assert result.d_z == pytest.approx(0.075 / np.std([0.4, 0.1, 0.0, -0.2], ddof=1))
+    assert result.p_superiority == pytest.approx((1 + 1 + 0.5 + 0) / 4)
+
+
+@pytest.mark.parametrize("n", [2, 3, 5, 10, 25])
+def test_swapping_the_arms_changes_the_sign_and_nothing_else(n):
+    a, b = draw(n)
+    there, back = compare("a", "b", "m", a, b), compare("b", "a", "m", b, a)
+    assert there.mean_difference == pytest.approx(-back.mean_difference, abs=1e-15)
+    assert there.ci95 == pytest.approx((-back.ci95[1], -back.ci95[0]), abs=1e-12)
+    assert there.p_sign_flip == back.p_sign_flip
+    assert there.d_z == pytest.approx(-back.d_z)
+    assert there.p_superiority == pytest.approx(1 - back.p_superiority)
+
+
+def test_pairing_matters_and_order_of_the_pairs_does_not():
+    a, b = draw(9)
+    paired = compare("a", "b", "m", a, b)
+    shuffled = compare("a", "b", "m", a, b[1:] + b[:1])
+    assert shuffled.mean_difference == pytest.approx(paired.mean_difference)
+    assert shuffled.d_z < paired.d_z / 2
+    assert shuffled.p_sign_flip > paired.p_sign_flip
+    reordered = compare("a", "b", "m", a[::-1], b[::-1])
+    assert reordered.p_sign_flip == paired.p_sign_flip
+    assert reordered.d_z == pytest.approx(paired.d_z)
+
+
+def test_results_are_deterministic_and_survive_json():
+    a, b = draw(ENUMERABLE + 5)  # the Monte Carlo test and the bootstrap are both seeded
+    first, second = compare("a", "b", "m", a, b), compare("a", "b", "m", a, b)
+    assert first == second
+    text = json.dumps(asdict(first), allow_nan=False)
+    assert json.loads(text) == {**asdict(first), "ci95": list(first.ci95)}
+
+
+@pytest.mark.parametrize("n", [2, 3, 6, 10, 15])
+def test_smallest_p_is_reached_when_all_signs_agree(n):
+    a = np.linspace(0.7, 0.9, n)
+    result = compare("a", "b", "m", a.tolist(), (a - np.linspace(0.1, 0.3, n)).tolist())
+    assert result.p_sign_flip == smallest_p(n) == 2 / 2**n
+
+
+def test_p_equals_enumeration_by_hand():
+    for seed, n in itertools.product(range(5), (2, 4, 7)):
+        a, b = (np.round(arm, 2) for arm in draw(n, seed))  # rounded: ties between sums occur
+        difference = np.round(a - b, 2)
+        sums = [abs(np.dot(signs, difference)) for signs in itertools.product((1, -1), repeat=n)]
+        by_hand = np.mean([s >= abs(difference.sum()) - 1e-9 for s in sums])
+        assert compare("a", "b", "m", a.tolist(), b.tolist()).p_sign_flip == by_hand
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_p_equals_scipys_permutation_test(seed):
+    a, b = draw(9, seed)
+    expected = scipy.stats.permutation_test(
+        (np.subtract(a, b),), np.mean, permutation_type="samples", n_resamples=2**9
+    )
+    assert compare("a", "b", "m", a, b).p_sign_flip == pytest.approx(expected.pvalue, abs=1e-12)
+
+
+def test_p_above_the_enumerable_agrees_with_the_exact_one_and_is_never_zero():
+    rng = np.random.default_rng(1)
+    n = ENUMERABLE + 2
+    difference = rng.normal(0.2, 1, n)
+    sums = np.zeros(1)
+    for d in difference:
+        sums = np.concatenate([sums + d, sums - d])
+    exact = np.mean(np.abs(sums) >= abs(difference.sum()) - 1e-9)
+    sampled = compare("a", "b", "m", difference.tolist(), [0.0] * n).p_sign_flip
+    assert 0.01 < exact < 0.9
+    assert sampled == pytest.approx(exact, abs=4 * np.sqrt(exact * (1 - exact) / 9_999))
+    assert (
+        compare("a", "b", "m", [float(i + 1) for i in range(n)], [0.0] * n).p_sign_flip
+        == 1 / 10_000
+    )
+
+
+def test_p_is_uniform_when_the_arms_do_the_same():
+    rng = np.random.default_rng(3)
+    p = [
+        compare("a", "b", "m", x.tolist(), [0.0] * 8).p_sign_flip for x in rng.normal(size=(200, 8))
+    ]
+    assert np.mean(np.array(p) <= 0.25) == pytest.approx(0.25, abs=4 * np.sqrt(0.25 * 0.75 / 200))
+
+
+@pytest.mark.parametrize("n", [2, 3, 5, 10, 40])
+def test_interval_holds_the_mean_and_stays_inside_the_data(n):
+    for seed in range(5):
+        x = np.random.default_rng(seed).normal(size=n)
+        mean, low, high = interval(x)
+        assert x.min() - 1e-9 <= low < mean < high <= x.max() + 1e-9
+        assert mean == pytest.approx(x.mean())
+
+
+@pytest.mark.parametrize(("scale", "shift"), [(100.0, 0.0), (1.0, 7.3), (1e-9, 0.2), (-3.0, 1.0)])
+def test_interval_moves_and_scales_with_its_data(scale, shift):
+    x = np.array([0.61, 0.64, 0.66, 0.66, 0.71, 0.69, 0.58])
+    mean, low, high = interval(x)
+    moved = interval(scale * x + shift)
+    expected = scale * np.array([mean, low, high]) + shift
+    if scale < 0:
+        expected = expected[[0, 2, 1]]
+    np.testing.assert_allclose(moved, expected, atol=1e-5 * abs(scale) * np.ptp(x))
+
+
+def test_interval_equals_scipys_on_smooth_data():
+    x = np.random.default_rng(2).normal(0.6, 0.1, 12)
+    ci = scipy.stats.bootstrap((x,), np.mean, rng=np.random.default_rng(0)).confidence_interval
+    np.testing.assert_allclose(interval(x)[1:], (ci.low, ci.high), rtol=1e-4)
+
+
+def test_interval_covers_the_true_mean_about_as_often_as_it_says():
+    samples = np.random.default_rng(5).normal(size=(200, 12))
+    covered = np.mean([low < 0 < high for _, low, high in map(interval, samples)])
+    assert 0.86 <= covered <= 0.98  # BCa is somewhat short at a dozen seeds
+
+
+def test_more_seeds_make_a_shorter_interval():
+    x = np.random.default_rng(4).normal(size=10)
+    _, low, high = interval(x)
+    _, low4, high4 = interval(np.tile(x, 4))
+    assert (high4 - low4) == pytest.approx((high - low) / 2, rel=0.15)
+
+
+def test_identical_differences_give_a_point():
+    a, b = [0.9, 0.4, 0.7], [0.6, 0.1, 0.4]  # .3 each, but not the same float
+    assert len({x - y for x, y in zip(a, b, strict=True)}) > 1
+    result = compare("a", "b", "m", a, b)
+    assert result.ci95 == (result.mean_difference, result.mean_difference)
+    assert result.d_z is None
+    assert result.p_sign_flip == 2 / 2**3
+    assert result.p_superiority == 1.0
+
+
+def test_identical_arms_show_no_effect():
+    result = compare("a", "b", "m", [0.9, 0.4, 0.7], [0.9, 0.4, 0.7])
+    assert (result.mean_difference, result.ci95) == (0.0, (0.0, 0.0))
+    assert (result.p_sign_flip, result.d_z, result.p_superiority) == (1.0, 0.0, 0.5)
+
+
+def test_one_seed_has_no_interval_no_test_no_effect_size():
+    result = compare("a", "b", "m", [0.9], [0.6])
+    assert (result.n, result.ci95, result.p_sign_flip, result.d_z) == (1, None, None, None)
+    assert result.mean_difference == pytest.approx(0.3)
+    assert result.p_superiority == 1.0
+    assert interval([0.5]) == (0.5, None, None)
+
+
+def test_nearly_degenerate_data_give_finite_numbers():
+    for x in ([0.0] * 9 + [1.0], [1.0] * 9 + [1.0 - 1e-9], [1e-200, 0.0, 2e-200], [0.5, 0.5, 0.6]):
+        mean, low, high = interval(x)
+        assert min(x) <= low <= mean <= high <= max(x)
+        assert low < high
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "message"),
+    [
+        ([0.1, 0.2], [0.1], "need the same seeds, but 'up' has 2 values of 'm' and 'down' has 1"),
+        ([], [], "at least one number"),
+        ([0.1, float("nan")], [0.1, 0.2], "finite numbers, but 'up'"),
+        ([0.1, 0.2], [0.1, float("inf")], "finite numbers, but 'down'"),
+    ],
+)
+def test_unusable_values_are_refused_in_a_sentence(a, b, message):
+    with pytest.raises(ValueError, match=message) as error:
+        compare("up", "down", "m", a, b)
+    assert str(error.value).endswith(".")
+
+
+def test_a_table_of_values_is_refused():
+    with pytest.raises(ValueError, match="a list of at least one number"):
+        interval(np.ones((2, 2)))
+
+
+def test_caution_speaks_where_seeds_are_few():
+    assert "One seed" in caution(1)
+    assert [n for n in range(2, 30) if caution(n) and "reaches .05" in caution(n)] == [2, 3, 4, 5]
+    assert "0.062" in caution(5)
+    assert [n for n in range(6, 30) if caution(n)] == [6, 7, 8, 9]
+    with pytest.raises(ValueError, match="at least one seed"):
+        caution(0)
+
+
+def test_one_more_seed_falls_in_its_prediction_as_often_as_promised():
+    rng = np.random.default_rng(5)
+    draws = rng.normal(3, 2, (2_000, 7))
+    held = [low <= row[-1] <= high for row in draws for low, high in [prediction(row[:-1])]]
+    assert 0.935 <= np.mean(held) <= 0.965
+    low, high = prediction([1.0, 2.0, 3.0])
+    assert prediction([10.0, 20.0, 30.0]) == pytest.approx((10 * low, 10 * high))
+    with pytest.raises(ValueError, match="at least two seeds"):
+        prediction([1.0])
