@@ -1,0 +1,111 @@
+"""How fast the ablation trains on this machine, and what it costs to compile and to hold.
+
+The question    Updates a second and replica of the notebook's model; compile time; memory.
+The command     python experiments/speed.py [--seeds 10] [--epochs 5]
+Time            under a minute on two CPU cores
+What to expect  README, "Speed"
+
+Both arms of the notebook's preset are trained, all replicas in one program, in each of the two ways
+that `s2sjax.replicas.lift` knows. An epoch is timed as a whole and the median is quoted.
+"""
+
+import resource
+import statistics
+import time
+from dataclasses import dataclass
+
+import jax
+from reverse_vs_forward import PRESETS, ablation_of
+
+from s2sjax.cli import Study, main, make_console, parse
+from s2sjax.errors import UserError
+from s2sjax.fit import evaluate, make_programs
+from s2sjax.replicas import lift, use_all_cores
+from s2sjax.report import Table
+
+
+@dataclass(frozen=True)
+class Speed:
+    """What was asked for on the command line."""
+
+    seeds: int = 10
+    """Seeds of each of the two arms."""
+    epochs: int = 5
+    """Epochs timed, after the one that compiles."""
+
+
+def peak_memory() -> str:
+    """Most memory used so far: of the device where it tells, else of this process."""
+    told = jax.devices()[0].memory_stats() or {}
+    if "peak_bytes_in_use" in told:
+        return f"{told['peak_bytes_in_use'] / 2**20:,.0f} MiB on the device"
+    return f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10:,.0f} MiB"  # KiB on Linux
+
+
+def measure(asked: Speed) -> Table:
+    """Train a few epochs and time them."""
+    study = PRESETS["notebook"][1]
+    ablation = ablation_of(Study(study.run, asked.seeds))
+    programs = make_programs(ablation.trainer, ablation.mesh)
+    state = ablation.init(programs)
+    train, dev = ablation.examples("train"), ablation.examples("dev")
+    devices = ablation.mesh.devices.flatten()
+    used, other = ("in turns", "vmapped")
+    if devices[0].platform != "cpu":
+        used, other = other, used
+
+    started = time.perf_counter()
+    layouts = {used: programs.train_epoch.lower(state, train).compile()}
+    compiling = time.perf_counter() - started
+    state, _ = layouts[used](state, train)
+    evaluate(programs, state, dev)
+    started = time.perf_counter()
+    evaluate(programs, state, dev)
+    evaluating = time.perf_counter() - started
+    peak = peak_memory()
+
+    rival = lift(
+        ablation.trainer.train_epoch, ablation.mesh, donate=(0,), in_turns=other == "in turns"
+    )
+    layouts[other] = rival.lower(state, train).compile()
+    seconds: dict[str, list[float]] = {name: [] for name in layouts}
+    for epoch in range(asked.epochs + 1):
+        for name, train_epoch in layouts.items():  # interleaved: machines drift
+            started = time.perf_counter()
+            state, losses = train_epoch(state, train)
+            jax.block_until_ready(losses)
+            if epoch:  # the first one warms up
+                seconds[name].append(time.perf_counter() - started)
+
+    replicas, updates = len(ablation.replicas), ablation.updates_per_epoch()
+    epochs, pace = study.run.train.epochs, statistics.median(seconds[used])
+    rows = [
+        ("devices", f"{len(devices)} x {devices[0].device_kind}, jax {jax.__version__}"),
+        ("replicas", str(replicas)),
+    ]
+    for name, times in seconds.items():
+        median = statistics.median(times)
+        each = f"{updates / median:.1f} each, {replicas * updates / median:,.0f} in all"
+        rows.append((f"updates a second, replicas {name}", each))
+        spread = f"{median:.2f} s ({min(times):.2f} to {max(times):.2f})"
+        rows.append((f"epoch, replicas {name}: median of {asked.epochs}", spread))
+    rows += [
+        (f"all {epochs} epochs, {used} (what a run uses here)", f"{epochs * pace / 60:.1f} min"),
+        ("compiling the training program", f"{compiling:.1f} s"),
+        (f"evaluating {study.run.task.dev:,} questions, forced and free", f"{evaluating:.2f} s"),
+        ("peak memory, of what a run uses", peak),
+    ]
+    return Table("Speed of the notebook's preset", ("what", "how much"), tuple(rows))
+
+
+def speed() -> None:
+    """Parse, measure, print."""
+    asked = parse(Speed, __doc__ or "")
+    if asked.seeds < 1 or asked.epochs < 1:
+        raise UserError("--seeds and --epochs must be at least 1")
+    use_all_cores()
+    make_console().print(measure(asked).rich())
+
+
+if __name__ == "__main__":
+    main(speed)

@@ -1,0 +1,113 @@
+"""What every experiment script shares: presets, settings from the command line, clean endings."""
+
+import contextlib
+import io
+import re
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import tyro
+from rich.console import Console
+
+from s2sjax.config import Run
+from s2sjax.errors import Interrupted, UserError
+
+PIPED_WIDTH = 120
+"""Columns of tables where output is no terminal."""
+
+
+@dataclass(frozen=True)
+class Study:
+    """A run and the seeds it is repeated with."""
+
+    run: Annotated[Run, tyro.conf.arg(name="")] = field(default_factory=Run)
+    seeds: int = 10
+    """Paired seeds: how often every arm is run."""
+    first_seed: int = 0
+    """Seeds count up from here; other ones repeat the study on fresh weights and questions."""
+
+
+@dataclass(frozen=True)
+class Command:
+    """What was asked for on the command line."""
+
+    preset: tyro.conf.Suppress[str]
+    study: Annotated[Study, tyro.conf.arg(name="")]
+    workdir: Path | None = None
+    """Folder of the run; the default is runs/EXPERIMENT/PRESET. The same command goes on there."""
+
+
+def parse_study(experiment: str, description: str, presets: Mapping[str, tuple[str, Study]]):
+    """Read `PRESET [--setting value ...]` from the command line.
+
+    Args:
+        experiment: name of the default workdir.
+        description: what `--help` opens with.
+        presets: by name, what it is and its settings.
+
+    Returns:
+        The preset's name, its study with the given settings, and the workdir.
+
+    Raises:
+        UserError: the command line cannot be used; says what is wrong in one line.
+    """
+    commands = {name: (what, Command(name, study)) for name, (what, study) in presets.items()}
+    command = _one_line_errors(
+        lambda: tyro.extras.overridable_config_cli(
+            commands, description=description, config=(tyro.conf.AvoidSubcommands,)
+        )
+    )
+    workdir = command.workdir or Path("runs") / experiment / command.preset
+    return command.preset, command.study, workdir
+
+
+def parse(kind: type, description: str):
+    """Read the settings of the dataclass `kind` from the command line; errors as `parse_study`."""
+    return _one_line_errors(lambda: tyro.cli(kind, description=description))
+
+
+def _one_line_errors(read: Callable):
+    """Call tyro; what it would print as a framed error becomes a UserError of one line."""
+    stderr = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(stderr):
+            return read()
+    except SystemExit as ended:
+        if not ended.code:
+            raise
+    text = re.sub(r"\x1b\[[0-9;]*m|[╭╮╰╯│─]", " ", stderr.getvalue())
+    text = " ".join(text.split())
+    raise UserError(text.replace("For full helptext, run", "For help, run"))
+
+
+def make_console() -> Console:
+    """The terminal, or a stream of plain lines wide enough for tables."""
+    return Console(width=None if sys.stdout.isatty() else PIPED_WIDTH)
+
+
+def main(body: Callable[[], None]) -> NoReturn:
+    """Run a script's body; what the user can mend ends in one line on stderr and exit code 2.
+
+    Ctrl-C and SIGTERM end with a shell's codes for them, 130 and 143.
+    """
+    try:
+        body()
+    except UserError as error:
+        _end(f"error: {error}", 2)
+    except Interrupted as stopped:
+        _end(str(stopped), 128 + stopped.signal)
+    except KeyboardInterrupt:
+        _end("stopped; the same command goes on from the last checkpoint", 130)
+    except OSError as error:
+        if error.filename is None:
+            raise
+        _end(f"error: {error.filename}: {error.strerror}", 2)
+    sys.exit(0)
+
+
+def _end(message: str, code: int) -> NoReturn:
+    print(" ".join(message.split()), file=sys.stderr)
+    sys.exit(code)

@@ -1,0 +1,99 @@
+"""The command line: presets, settings, and one clear line for what cannot be."""
+
+import signal
+import sys
+from pathlib import Path
+
+import pytest
+
+from s2sjax import cli
+from s2sjax.config import Addition, Run
+from s2sjax.errors import Interrupted, UserError
+
+PRESETS = {
+    "small": ("two digits", cli.Study(Run(Addition(digits=2)), seeds=3)),
+    "large": ("five digits", cli.Study(Run(Addition(digits=5)))),
+}
+
+
+def parsed(monkeypatch, *arguments: str):
+    monkeypatch.setattr(sys, "argv", ["script.py", *arguments])
+    return cli.parse_study("experiment", "what it is", PRESETS)
+
+
+def test_a_preset_and_what_is_changed_in_it(monkeypatch):
+    preset, study, workdir = parsed(
+        monkeypatch, "small", "--task.terms", "3", "--seeds", "5", "--first-seed", "7"
+    )
+    assert preset == "small"
+    assert study == cli.Study(Run(Addition(digits=2, terms=3)), 5, 7)
+    assert workdir == Path("runs/experiment/small")
+    assert parsed(monkeypatch, "large", "--workdir", "here")[2] == Path("here")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ([], "small"),
+        (["medium"], "medium"),
+        (["small", "--task.digts", "3"], "--task.digts"),
+        (["small", "--task.digits", "three"], "three"),
+        (["small", "--task.operator", "*"], "*"),
+        (["small", "--task.digits", "0"], "Addition.digits must be at least 1, not 0"),
+        (["small", "--text.source-order", "reversed"], "--text.source-order"),
+        (["small", "--seeds"], "--seeds"),
+    ],
+)
+def test_a_command_line_that_cannot_be_is_one_clear_line(monkeypatch, arguments, said, capsys):
+    with pytest.raises(UserError) as caught:
+        parsed(monkeypatch, *arguments)
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert not set("╭│╰") & set(str(caught.value))
+    assert capsys.readouterr() == ("", "")
+
+
+def test_help_teaches(monkeypatch, capsys):
+    with pytest.raises(SystemExit) as ended:
+        parsed(monkeypatch, "--help")
+    assert ended.value.code == 0
+    assert "two digits" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        parsed(monkeypatch, "small", "--help")
+    shown = capsys.readouterr().out
+    assert "--task.digits" in shown
+    assert "Paired seeds" in shown
+
+
+def missing_file():
+    Path("nowhere/at/all").read_text()
+
+
+def raising(error: BaseException):
+    def body():
+        raise error
+
+    return body
+
+
+@pytest.mark.parametrize(
+    ("body", "code", "said"),
+    [
+        (lambda: None, 0, ""),
+        (raising(UserError("this is\nwrong")), 2, "error: this is wrong\n"),
+        (raising(Interrupted("stopped", signal.SIGTERM)), 143, "stopped\n"),
+        (raising(Interrupted("stopped", signal.SIGINT)), 130, "stopped\n"),
+        (raising(KeyboardInterrupt()), 130, "stopped; the same command goes on"),
+        (missing_file, 2, "error: nowhere/at/all: No such file or directory\n"),
+    ],
+)
+def test_every_end_has_its_code_and_its_line(body, code, said, capsys):
+    with pytest.raises(SystemExit) as ended:
+        cli.main(body)
+    assert ended.value.code == code
+    assert capsys.readouterr().err.startswith(said)
+
+
+def test_a_bug_still_shows_where_it_is():
+    with pytest.raises(ZeroDivisionError):
+        cli.main(lambda: 1 // 0)

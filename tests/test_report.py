@@ -1,0 +1,430 @@
+"""Tables, the report, the README's blocks: one object, the same words everywhere."""
+
+import io
+import json
+import re
+from dataclasses import asdict
+from itertools import pairwise
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from s2sjax.errors import UserError
+from s2sjax.report import (
+    Picture,
+    Table,
+    comparison_table,
+    metric_name,
+    number,
+    per_seed_table,
+    provenance,
+    quantity,
+    replace_blocks,
+    score,
+    score_table,
+    write_report,
+)
+from s2sjax.results import arms, by_seed, load_results, series, values
+from s2sjax.stats import compare, interval
+
+EXACT, LOSS = "free_running/exact_match", "loss"
+SCORES = {
+    "forward": {EXACT: [0.10, 0.12, 0.11], LOSS: [1.0, 0.9, 0.95]},
+    "reversed": {EXACT: [0.50, 0.61, 0.55], LOSS: [0.1, 0.2, 0.15]},
+}
+
+
+def make_results(scores: Any = SCORES) -> dict[str, Any]:
+    """Results of arms with the same metrics; epoch 1 is far from epoch 2, the last."""
+    records = [
+        {
+            "arm": arm,
+            "seed": seed,
+            "split": "test",
+            "epoch": epoch,
+            "metric": metric,
+            "value": value,
+        }
+        for epoch in (2, 1)
+        for arm, metrics in scores.items()
+        for metric, by_seed in metrics.items()
+        for seed, value in [*enumerate(x if epoch == 2 else 0.0 for x in by_seed)][::-1]
+    ]
+    names = [*scores]
+    comparisons = [
+        asdict(compare(b, a, metric, scores[b][metric], scores[a][metric]))
+        for a, b in pairwise(names)
+        for metric in scores[a]
+    ]
+    environment = {"python": "3.11.9", "jax": "0.10.2", "device_kind": "cpu", "device_count": 2}
+    return {
+        "experiment": "reverse_vs_forward",
+        "preset": "smoke",
+        "config": {},
+        "config_hash": "c0ffee",
+        "environment": environment,
+        "records": records,
+        "comparisons": comparisons,
+    }
+
+
+def parse(markdown: str) -> list[list[str]]:
+    """Cells of a pipe table, header first, without the rule."""
+    lines = [line for line in markdown.splitlines() if line.startswith("|")]
+    assert re.fullmatch(r"\|( (-{2,}[-:]) \|)+", lines[1])
+    cells = [[cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]] for line in lines]
+    return [cells[0], *cells[2:]]
+
+
+def terminal(table: Table, width: int = 200) -> str:
+    console = Console(width=width, file=io.StringIO(), color_system=None)
+    console.print(table.rich())
+    return console.file.getvalue()
+
+
+# --- results: reading and selecting ------------------------------------------------------------
+
+
+def test_results_are_read_as_they_were_written(tmp_path):
+    path = tmp_path / "results.json"
+    path.write_text(json.dumps(make_results()))
+    read = load_results(path)
+    assert score_table(read, {"x": EXACT}) == score_table(make_results(), {"x": EXACT})
+    assert comparison_table(read) == comparison_table(make_results())
+
+
+def damaged(change: str) -> str:
+    """A results.json with one thing wrong."""
+    results = make_results()
+    match change:
+        case "cut":
+            return json.dumps(results)[:-40]
+        case "list":
+            return "[]"
+        case "nan":
+            results["records"][0]["value"] = float("nan")
+        case "no config":
+            del results["config"]
+        case "no seed":
+            del results["records"][3]["seed"]
+        case "text value":
+            results["records"][2]["value"] = "0.5"
+        case "no record":
+            results["records"][1] = None
+        case "twice":
+            results["records"].append(results["records"][0] | {"value": 0.5})
+        case "comparison":
+            del results["comparisons"][1]["ci95"]
+    return json.dumps(results)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("cut", "Expecting|Unterminated"),
+        ("list", "its content is a list, not an object"),
+        ("nan", "it holds NaN"),
+        ("no config", "its 'config' is missing or not a dict"),
+        ("no seed", r"its records\[3\] has no usable 'seed'"),
+        ("text value", r"its records\[2\] has no usable 'value'"),
+        ("no record", r"its records\[1\] has no usable 'arm'"),
+        ("twice", r"its records\[24\] repeats an earlier one"),
+        ("comparison", r"its comparisons\[1\] has no 'ci95'"),
+    ],
+)
+def test_damaged_results_are_refused_in_a_sentence(tmp_path, change, message):
+    path = tmp_path / "results.json"
+    path.write_text(damaged(change))
+    with pytest.raises(UserError, match=message) as error:
+        load_results(path)
+    assert str(error.value).startswith(str(path))
+    assert "run the experiment again" in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_missing_and_binary_results_are_refused(tmp_path):
+    with pytest.raises(UserError, match="does not exist: run the experiment"):
+        load_results(tmp_path / "results.json")
+    (tmp_path / "results.json").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(UserError, match="cannot be used"):
+        load_results(tmp_path / "results.json")
+
+
+def test_values_are_those_of_the_last_epoch_in_seed_order():
+    results = make_results()
+    assert arms(results) == ["forward", "reversed"]
+    assert values(results, "forward", EXACT) == [0.10, 0.12, 0.11]
+    assert by_seed(results, "forward", EXACT) == {0: 0.10, 1: 0.12, 2: 0.11}
+    curves = series(results, "reversed", LOSS, "test")
+    assert [*curves] == [0, 1, 2]
+    assert [*curves[0].items()] == [(1, 0.0), (2, 0.1)]
+
+
+def test_missing_records_are_named_with_what_there_is():
+    results = make_results()
+    message = r"metric 'bleu', split 'dev'; there are arms \['forward', 'rev.*metrics .*loss"
+    with pytest.raises(ValueError, match=message):
+        values(results, "forward", "bleu", "dev")
+    last = {"seed": 1, "arm": "forward", "epoch": 2, "metric": EXACT}
+    short = [r for r in results["records"] if any(r[key] != last[key] for key in last)]
+    with pytest.raises(ValueError, match=r"Seeds \[1\] of arm 'forward' have no .* at epoch 2"):
+        values({**results, "records": short}, "forward", EXACT)
+
+
+# --- numbers ----------------------------------------------------------------------------------
+
+
+def test_fractions_are_shown_in_per_cent_and_losses_are_not():
+    assert number(0.6507, EXACT) == "65.1"
+    assert quantity(0.6507, EXACT) == "65.1 %"
+    assert quantity(0.99394, LOSS) == "0.9939"
+    assert number(0.123, EXACT, "+") == "+12.3"
+    assert number(-0.123, EXACT, "+") == "−12.3"
+    assert number(-0.00001, EXACT) == "0.0"  # no minus nought
+    assert quantity(1.0, "epoch_loss") == "1.0000"
+
+
+def test_a_score_is_the_mean_with_its_interval():
+    mean, low, high = interval([0.5, 0.61, 0.55])
+    assert (
+        score([0.5, 0.61, 0.55], EXACT) == f"{100 * mean:.1f} % [{100 * low:.1f}, {100 * high:.1f}]"
+    )
+    assert score([0.5], EXACT) == "50.0 %"
+
+
+@pytest.mark.parametrize(
+    ("metric", "words"),
+    [
+        ("loss", "loss, nats per token"),
+        ("teacher_forced/all", "token accuracy, teacher-forced"),
+        ("free_running/exact_match", "exact match, free-running"),
+        ("free_running/position_12", "accuracy at position 12, free-running"),
+        ("keras/padded", "keras/padded"),
+    ],
+)
+def test_metrics_have_names(metric, words):
+    assert metric_name(metric) == words
+
+
+# --- tables -----------------------------------------------------------------------------------
+
+
+def test_markdown_is_aligned_and_parsable():
+    table = Table("T", ("arm", "score | points"), (("a|b", "1.5"), ("longer", "−12.5")), "A note.")
+    lines = table.markdown().splitlines()
+    assert lines == [
+        "| arm    | score \\| points |",
+        "| ------ | --------------: |",
+        "| a\\|b   |             1.5 |",
+        "| longer |           −12.5 |",
+        "",
+        "*A note.*",
+    ]
+    assert parse(table.markdown())[1] == ["a\\|b", "1.5"]
+    assert table.markdown(heading=True).startswith("### T\n\n| arm ")
+
+
+def test_columns_of_numbers_stand_on_the_right_and_words_on_the_left():
+    table = Table(
+        "T", ("a", "b", "c", "d"), (("1", "x", "–", ""), ("+2", "3", "65.1 % [1, 2]", "4"))
+    )
+    assert table.markdown().splitlines()[1] == "| --: | --- | ------------: | --: |"
+    justify = [column.justify for column in table.rich().columns]
+    assert justify == ["right", "left", "right", "right"]
+
+
+def test_terminal_and_markdown_say_the_same():
+    results = make_results()
+    for table in (
+        score_table(results, {"exact": EXACT, "loss": LOSS}),
+        comparison_table(results),
+        per_seed_table(results, EXACT),
+    ):
+        shown = terminal(table)
+        for cell in (cell for row in parse(table.markdown()) for cell in row):
+            assert cell in shown
+        assert table.title in " ".join(shown.split())  # it wraps over a narrow table
+
+
+def test_terminal_takes_brackets_literally_and_never_splits_a_word():
+    table = Table("[bold]T", ("[red]arm", "score"), (("[reversed] teacher-forced", "1 [0, 2]"),))
+    assert "[bold]T" in terminal(table)
+    assert "[red]arm" in terminal(table)
+    assert "teacher-forced" in terminal(table, width=20)
+
+
+def test_a_row_of_another_length_is_refused():
+    with pytest.raises(ValueError, match="has 2 columns, but a row has 1 cells"):
+        Table("T", ("a", "b"), (("1",),))
+
+
+def test_tables_are_the_same_twice_whatever_the_order_of_the_records():
+    results = make_results()
+    turned = {
+        **results,
+        "records": sorted(results["records"], key=lambda r: (r["arm"], -r["epoch"])),
+    }
+    for make in (lambda r: score_table(r, {"x": EXACT}), lambda r: per_seed_table(r, EXACT)):
+        assert make(results) == make(results) == make(turned)
+    assert comparison_table(results) == comparison_table(results)
+
+
+def test_score_table_holds_references_arms_and_ranges():
+    references = [("floor", {EXACT: 0.001, LOSS: None}), ("published", {LOSS: 0.9939})]
+    table = score_table(make_results(), {"exact match": EXACT, "loss": LOSS}, references)
+    assert table.headers == ("", "exact match", "loss")
+    assert table.rows == (
+        ("floor", "0.1 %", "–"),
+        ("published", "–", "0.9939"),
+        ("forward, 3 seeds", score([0.10, 0.12, 0.11], EXACT), score([1.0, 0.9, 0.95], LOSS)),
+        ("forward, lowest to highest", "10.0 to 12.0", "0.9000 to 1.0000"),
+        ("reversed, 3 seeds", score([0.50, 0.61, 0.55], EXACT), score([0.1, 0.2, 0.15], LOSS)),
+        ("reversed, lowest to highest", "50.0 to 61.0", "0.1000 to 0.2000"),
+    )
+
+
+def test_score_table_of_one_seed_has_no_range_and_no_interval():
+    table = score_table(make_results({"forward": {EXACT: [0.25]}}), {"exact": EXACT})
+    assert table.rows == (("forward, 1 seed", "25.0 %"),)
+
+
+def test_score_table_shows_a_dash_where_an_arm_lacks_a_metric_that_others_have():
+    results = make_results({"a": {LOSS: [1.0, 2.0]}})
+    results["records"] += make_results({"b": {EXACT: [0.5]}})["records"]
+    table = score_table(results, {"exact": EXACT, "loss": LOSS})
+    assert table.rows[0][:2] == ("a, 2 seeds", "–")
+    assert table.rows[2] == ("b, 1 seed", "50.0 %", "–")
+    with pytest.raises(ValueError, match=r"metric 'bleu'.*there are arms \['a', 'b'\]"):
+        score_table(results, {"BLEU": "bleu"})
+
+
+def test_per_seed_table_shows_every_seed_of_every_arm():
+    table = per_seed_table(make_results(), EXACT)
+    assert table.headers == ("seed", "forward", "reversed")
+    assert table.rows == (
+        ("0", "10.0", "50.0"),
+        ("1", "12.0", "61.0"),
+        ("2", "11.0", "55.0"),
+        ("mean", "11.0", "55.3"),
+    )
+
+
+def test_comparison_table_reports_what_stats_computed():
+    results = make_results()
+    table = comparison_table(results, {"exact match": EXACT})
+    c = compare("reversed", "forward", EXACT, SCORES["reversed"][EXACT], SCORES["forward"][EXACT])
+    assert table.headers[:4] == ("reversed − forward", "n", "reversed", "forward")
+    (row,) = table.rows
+    assert row[:4] == ("exact match", "3", "55.3 %", "11.0 %")
+    assert row[4] == f"+44.3 [+{100 * c.ci95[0]:.1f}, +{100 * c.ci95[1]:.1f}]"
+    assert row[5:] == ("0.25", f"+{c.d_z:.2f}", "1.00")
+    assert "smallest possible p is 0.25" in table.note
+    assert [row[0] for row in comparison_table(results).rows] == [
+        "exact match, free-running",
+        "loss, nats per token",
+    ]
+    assert comparison_table(results).rows[1][4].startswith("−0.8000 [−")
+    with pytest.raises(ValueError, match="No comparison of metric 'bleu'"):
+        comparison_table(results, {"BLEU": "bleu"})
+
+
+def test_comparison_table_names_the_pair_where_there_are_several():
+    scores = {"a": {LOSS: [1.0]}, "b": {LOSS: [2.0]}, "c": {LOSS: [2.5]}}
+    table = comparison_table(make_results(scores))
+    assert [row[0] for row in table.rows] == [
+        "b − a: loss, nats per token",
+        "c − b: loss, nats per token",
+    ]
+    assert table.rows[0][4:] == ("+1.0000", "–", "–", "1.00")
+    assert "One seed" in table.note
+
+
+def test_enough_seeds_need_no_caution():
+    scores = {
+        arm: {LOSS: [i + k / 10 + k * k / 70 for k in range(10)]} for i, arm in enumerate("ab")
+    }
+    table = comparison_table(make_results(scores))
+    assert table.note.endswith("a is above b.")
+
+
+def test_provenance_names_config_software_and_hardware():
+    sentence = provenance(make_results())
+    for word in ("reverse_vs_forward", "smoke", "c0ffee", "jax 0.10.2", "2 x cpu"):
+        assert word in sentence
+
+
+# --- writing ----------------------------------------------------------------------------------
+
+
+def test_report_holds_its_sections_in_order(tmp_path):
+    table = Table("Scores", ("arm", "score"), (("a", "1"),))
+    picture = Picture(tmp_path / "pictures" / "learning curves.png", "Curves")
+    write_report(tmp_path / "report.md", ["# Title", "Words.\n", table, picture])
+    assert (tmp_path / "report.md").read_text(encoding="utf-8") == (
+        f"# Title\n\nWords.\n\n{table.markdown(heading=True)}\n\n"
+        "![Curves](pictures/learning%20curves.png)\n"
+    )
+    assert [path.name for path in tmp_path.iterdir()] == ["report.md"]
+
+
+def test_a_report_that_fails_leaves_the_old_one(tmp_path):
+    path = tmp_path / "report.md"
+    write_report(path, ["old"])
+
+    def sections():
+        yield "new"
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_report(path, sections())
+    assert path.read_text(encoding="utf-8") == "old\n"
+    assert [*tmp_path.iterdir()] == [path]
+
+
+README = """# Readme
+
+<!-- begin one -->
+old
+<!-- end one -->
+between
+<!-- begin two --><!-- end two -->
+after
+"""
+
+
+def test_blocks_are_replaced_and_nothing_else():
+    text = replace_blocks(README, {"one": "| a |\n| - |\n"})
+    assert text == README.replace("\nold\n", "\n\n| a |\n| - |\n\n")
+    assert "old" not in text
+
+
+def test_replacing_twice_changes_nothing():
+    blocks = {"one": r"a \1 \g<0> back\slash", "two": "b"}
+    once = replace_blocks(README, blocks)
+    assert replace_blocks(once, blocks) == once
+    assert blocks["one"] in once
+    assert replace_blocks(README, {}) == README
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("nothing", "needs one '<!-- begin one -->'.*has neither"),
+        ("<!-- begin one -->", r"has \['begin'\]"),
+        ("<!-- end one --><!-- begin one -->", r"has \['end', 'begin'\]"),
+        (README + README, r"has \['begin', 'end', 'begin', 'end'\]"),
+        (
+            "<!-- begin one --><!-- begin two --><!-- end one --><!-- end two -->",
+            "marker inside: '<!-- begin two -->'",
+        ),
+    ],
+)
+def test_wrong_markers_are_refused(text, message):
+    with pytest.raises(ValueError, match=message):
+        replace_blocks(text, {"one": "new"})
+
+
+def test_a_block_may_not_hold_a_marker():
+    with pytest.raises(ValueError, match="holds a marker itself"):
+        replace_blocks(README, {"one": "<!-- end one -->"})
