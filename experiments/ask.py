@@ -47,17 +47,16 @@ class Ask:
 class Arms:
     """The trained replicas of a finished run."""
 
-    def __init__(self, workdir: Path):
-        """Load results, settings and the last checkpoint of `workdir`."""
-        results = load_results(workdir / "results.json")
-        self.ablation = Ablation.from_config(results["config"])
-        epochs = self.ablation.run.train.epochs
+    def __init__(self, ablation: Ablation, workdir: Path):
+        """Load the last checkpoint of `workdir`, where `ablation` ran."""
+        self.ablation = ablation
+        epochs = ablation.run.train.epochs
         if checkpoint.latest(workdir / "checkpoints") != epochs:
             raise UserError(f"{workdir} has no checkpoint of its last epoch, {epochs}")
-        like = self.ablation.init(make_programs(self.ablation.trainer, self.ablation.mesh))
+        like = ablation.init(make_programs(ablation.trainer, ablation.mesh))
         state = checkpoint.restore(workdir / "checkpoints", epochs, like)
         self._params: Params = state.params
-        self._decode = lift(self._greedy, self.ablation.mesh)
+        self._decode = lift(self._greedy, ablation.mesh)
 
     def _greedy(self, params: Params, examples: Examples) -> Decoded:
         keys = jax.random.split(jax.random.key(0), 1)  # greedy draws nothing
@@ -94,11 +93,13 @@ def answer_table(arms: Arms, question: str, seed: int) -> Table:
         shown = seed - ablation.first_seed
         right = written[shown] == gold
         given = formatter.text.start == "first_target"
-        characters = [f"{formatter.target(gold)[0]} given"] if given else []
+        vocab = formatter.vocabulary
+        first = vocab.encode(formatter.target(gold)[0])[0]
+        characters = [f"{vocab.show(first)} given"] if given else []
         tokens, log_probs = (x[rows[shown]] for x in decoded)
         for token, log_prob in zip(tokens, log_probs, strict=True):
-            characters.append(f"{formatter.vocabulary.show(int(token))} {np.exp(log_prob):.0%}")
-            if token == formatter.vocabulary.eos_id:
+            characters.append(f"{vocab.show(int(token))} {np.exp(log_prob):.0%}")
+            if token == vocab.eos_id:
                 break
         table.add_row(
             arm,
@@ -127,12 +128,15 @@ def ask() -> None:
     asked = parse(Ask, __doc__ or "")
     use_all_cores()
     console = make_console()
-    arms = Arms(asked.workdir)
-    ablation = arms.ablation
+    results = load_results(asked.workdir / "results.json")
+    ablation = Ablation.from_config(results["config"])
     seed = ablation.first_seed if asked.seed is None else asked.seed
     last = ablation.first_seed + ablation.seeds - 1
     if not ablation.first_seed <= seed <= last:
         raise UserError(f"seed {seed} was not run; there are {ablation.first_seed} to {last}")
+    for question in asked.questions:
+        ablation.task.answer(question)  # refuses a string that is none
+    arms = Arms(ablation, asked.workdir)
     interactive = not asked.questions and sys.stdin.isatty()
     for question in questions_of(asked, console):
         try:

@@ -57,6 +57,7 @@ class Ablation:
         # Only the source's order may differ: everything else decides shapes, programs or data.
         if len({replace(r, text=replace(r.text, source_order="forward")) for r in self.runs}) > 1:
             raise UserError("arms may differ in text.source_order only")
+        make_task(self.run.task)  # refuses sizes that cannot be before anything is written
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> "Ablation":

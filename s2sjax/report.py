@@ -46,21 +46,22 @@ def metric_name(metric: str) -> str:
     return f"{words[what]}, {mode.replace('_', '-')}" if what in words else metric
 
 
-def number(value: float, metric: str, sign: str = "") -> str:
-    """A value as the tables show it: a loss with four decimals, anything else as per cent with one.
+def number(value: float, metric: str, sign: str = "", decimals: int = 1) -> str:
+    """A value as the tables show it: a loss with four decimals, anything else as per cent.
 
     Args:
         value: the value, a fraction unless the metric is a loss.
         metric: decides which of the two it is.
         sign: "+" shows the sign of positive numbers too, as differences want it.
+        decimals: of a per cent; more than one only where the value has no spread.
     """
-    text = f"{value:{sign}z.4f}" if is_loss(metric) else f"{100 * value:{sign}z.1f}"
+    text = f"{value:{sign}z.4f}" if is_loss(metric) else f"{100 * value:{sign}z.{decimals}f}"
     return text.replace("-", MINUS)
 
 
-def quantity(value: float, metric: str) -> str:
+def quantity(value: float, metric: str, decimals: int = 1) -> str:
     """A value with its unit: ``65.1 %``; a loss has none."""
-    return number(value, metric) + ("" if is_loss(metric) else " %")
+    return number(value, metric, decimals=decimals) + ("" if is_loss(metric) else " %")
 
 
 def score(seeds: Sequence[float], metric: str) -> str:
@@ -213,7 +214,7 @@ def score_table(
     rows = []
     for label, reference in references:
         known = [(reference.get(metric), metric) for metric in metrics.values()]
-        rows.append((label, *(NONE if v is None else quantity(v, m) for v, m in known)))
+        rows.append((label, *(NONE if v is None else quantity(v, m, decimals=2) for v, m in known)))
     measured = {(r["arm"], r["metric"]) for r in results["records"] if r["split"] == split}
     for arm in arms(results):
         scores, ranges, next_seed, n = [], [], [], 0

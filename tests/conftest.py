@@ -1,9 +1,12 @@
 """Strict numerics for every test: two host devices, no rank promotion, checked shapes."""
 
+import os
+
+os.environ["JAX_NUM_CPU_DEVICES"] = "2"  # scripts that tests start see the same
+
 import jax
 import jaxtyping
 
-jax.config.update("jax_num_cpu_devices", 2)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 # Every annotated function of the package checks its arguments' shapes and types when called.

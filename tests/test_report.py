@@ -26,7 +26,7 @@ from s2sjax.report import (
     write_report,
 )
 from s2sjax.results import arms, by_seed, load_results, series, values
-from s2sjax.stats import compare, interval
+from s2sjax.stats import compare, interval, prediction
 
 EXACT, LOSS = "free_running/exact_match", "loss"
 SCORES = {
@@ -275,13 +275,20 @@ def test_score_table_holds_references_arms_and_ranges():
     table = score_table(make_results(), {"exact match": EXACT, "loss": LOSS}, references)
     assert table.headers == ("", "exact match", "loss")
     assert table.rows == (
-        ("floor", "0.1 %", "–"),
+        ("floor", "0.10 %", "–"),
         ("published", "–", "0.9939"),
         ("forward, 3 seeds", score([0.10, 0.12, 0.11], EXACT), score([1.0, 0.9, 0.95], LOSS)),
         ("forward, lowest to highest", "10.0 to 12.0", "0.9000 to 1.0000"),
         ("reversed, 3 seeds", score([0.50, 0.61, 0.55], EXACT), score([0.1, 0.2, 0.15], LOSS)),
         ("reversed, lowest to highest", "50.0 to 61.0", "0.1000 to 0.2000"),
     )
+
+
+def test_score_table_predicts_one_more_seed_where_asked():
+    table = score_table(make_results(), {"exact match": EXACT}, predict=True)
+    low, high = prediction([0.10, 0.12, 0.11])
+    said = f"{number(low, EXACT)} to {number(high, EXACT)}"
+    assert table.rows[2] == ("forward, one more seed (95 %)", said)
 
 
 def test_score_table_of_one_seed_has_no_range_and_no_interval():

@@ -103,9 +103,9 @@ FRESH = int(np.random.SeedSequence().generate_state(1)[0]) % 2**30  # another se
 
 def test_it_learns_to_copy_from_a_seed_never_seen():
     run = Run(
-        Toy(symbols=4, max_length=4, train=240, dev=20, test=40),
-        model=Model(hidden_size=48),
-        train=Training(epochs=150, batch_size=24),
+        Toy(symbols=6, max_length=4, train=1_300, dev=20, test=100),
+        model=Model(hidden_size=64),
+        train=Training(epochs=60, batch_size=32),
     )
     run = replace(run, optim=replace(run.optim, learning_rate=5e-3))
     assert learn(run, FRESH) >= 0.9, f"seed {FRESH}"
@@ -115,8 +115,8 @@ def test_it_learns_two_digit_addition_from_a_seed_never_seen():
     run = Run(
         Addition(digits=2, train=4_000, dev=50, test=500),
         Text(source_order="reversed"),
-        Model(hidden_size=64),
-        train=Training(epochs=40, batch_size=64),
+        Model(hidden_size=96),
+        train=Training(epochs=50, batch_size=32),
     )
-    run = replace(run, optim=replace(run.optim, learning_rate=4e-3))
+    run = replace(run, optim=replace(run.optim, learning_rate=5e-3))
     assert learn(run, FRESH) >= 0.9, f"seed {FRESH}"
