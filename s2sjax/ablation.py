@@ -243,7 +243,7 @@ class _Observer:
                 float((count.right[rows] / count.of[rows]).mean())
                 for count in (evaluation.counts["teacher_forced/all"], evaluation.counts[HEADLINE])
             )
-            said.append(f"{arm} {forced:.1%} (sums right {free:.1%})")
+            said.append(f"{arm} {100 * forced:.1f} % (whole answers {100 * free:.1f} %)")
         return "  ".join(said)
 
     def _answered(self, evaluation: Evaluation):

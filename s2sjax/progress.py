@@ -56,17 +56,14 @@ class EpochProgress:
         self._bar.stop()
 
     def advance(self, epoch: int, scores: str | None) -> None:
-        """An epoch is done; `scores` is what to say of it, None when nothing is new."""
-        if scores is None:
-            self._bar.update(self._task, completed=epoch)
-            return
+        """An epoch is done; `scores` is what to say of it, None when nothing is new.
+
+        Lines are printed for epochs with scores, and for the first, which tells the time left.
+        """
         self._bar.update(self._task, completed=epoch, description=scores)
-        if not self.console.is_terminal:
-            self.console.print(
-                f"epoch {epoch}/{self._epochs}  {scores}  {self._left(epoch)} left",
-                soft_wrap=True,
-                highlight=False,
-            )
+        if not self.console.is_terminal and (scores or epoch == self._first + 1):
+            parts = (f"epoch {epoch}/{self._epochs}", scores, f"{self._left(epoch)} left")
+            self.console.print("  ".join(filter(None, parts)), soft_wrap=True, highlight=False)
 
     def _left(self, epoch: int) -> str:
         """Time left at the pace so far."""

@@ -26,7 +26,11 @@ def use_all_cores() -> None:
     The environment's ``JAX_NUM_CPU_DEVICES`` is left as it is. Accelerators are not affected.
     """
     if "JAX_NUM_CPU_DEVICES" not in os.environ:
-        jax.config.update("jax_num_cpu_devices", len(os.sched_getaffinity(0)))
+        try:
+            cores = len(os.sched_getaffinity(0))  # those this process may use
+        except AttributeError:  # macOS does not tell
+            cores = os.cpu_count() or 1
+        jax.config.update("jax_num_cpu_devices", cores)
 
 
 def make_mesh(replicas: int) -> Mesh:

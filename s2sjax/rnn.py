@@ -43,8 +43,13 @@ class Carry(NamedTuple):
 def matmul(
     a: Float[Array, "*m k"], b: Float[Array, "k n"], precision: Precision
 ) -> Float[Array, "*m n"]:
-    """``a @ b`` in float32; ``bfloat16`` rounds the two factors, never the sum."""
-    return a @ b if precision == "float32" else _rounded_matmul(a, b)
+    """``a @ b`` in float32; ``bfloat16`` rounds the two factors, never the sum.
+
+    Left to themselves, GPUs and TPUs would round float32 factors too.
+    """
+    if precision == "float32":
+        return jnp.matmul(a, b, precision=jax.lax.Precision.HIGHEST)
+    return _rounded_matmul(a, b)
 
 
 @jax.custom_vjp
@@ -96,7 +101,7 @@ def _look_up_forward(table, ids):
 def _look_up_backward(residuals, gradient):
     ids, rows = residuals
     one_hot = jax.nn.one_hot(ids.reshape(-1), rows, dtype=gradient.dtype)
-    return one_hot.T @ gradient.reshape(-1, gradient.shape[-1]), None
+    return matmul(one_hot.T, gradient.reshape(-1, gradient.shape[-1]), "float32"), None
 
 
 look_up.defvjp(_look_up_forward, _look_up_backward)

@@ -16,7 +16,8 @@ import tables
 
 from s2sjax import cli
 from s2sjax.ablation import Ablation
-from s2sjax.results import load_results
+from s2sjax.fit import evaluate, make_programs
+from s2sjax.results import load_results, values
 
 SCRIPT = Path(reverse_vs_forward.__file__)
 TINY = [
@@ -244,3 +245,19 @@ def test_committed_results_are_of_the_preset_as_it_is(path):
     assert Ablation.from_config(results["config"]) == ablation
     assert ablation.seeds == 10
     assert path.with_suffix(".png").exists()
+
+
+@pytest.mark.slow
+def test_a_committed_seed_of_the_notebook_is_reproduced():
+    """All 200 epochs of one seed, a minute; other hardware may differ in the last digits."""
+    study = reverse_vs_forward.PRESETS["notebook"][1]
+    ablation = reverse_vs_forward.ablation_of(cli.Study(study.run, seeds=1, first_seed=3))
+    programs = make_programs(ablation.trainer, ablation.mesh)
+    state, train = ablation.init(programs), ablation.examples("train")
+    for _ in range(study.run.train.epochs):
+        state, _ = programs.train_epoch(state, train)
+    count = evaluate(programs, state, ablation.examples("test")).counts["teacher_forced/all"]
+    committed = load_results(tables.RESULTS / "reverse_vs_forward.notebook.json")
+    for measured, arm in zip(count.right / count.of, ablation.arms, strict=True):
+        value = values(committed, arm, "teacher_forced/all")[3]
+        assert measured == pytest.approx(value, abs=0.03), arm

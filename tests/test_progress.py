@@ -1,0 +1,53 @@
+"""What is shown while training: lines where it is piped, a bar on a terminal."""
+
+import io
+
+import pytest
+from rich.console import Console
+
+from s2sjax.progress import EpochProgress, duration
+
+
+def shown(*, terminal: bool) -> str:
+    stream = io.StringIO()
+    console = Console(file=stream, force_terminal=terminal, width=100)
+    with EpochProgress(console, 3, 6) as progress:
+        progress.advance(4, None)
+        progress.advance(5, None)
+        progress.show([("1+1", "2", [("forward", "2"), ("reversed", "3")])])
+        progress.advance(6, "forward 34.3 %")
+    return stream.getvalue()
+
+
+def test_piped_output_is_a_line_for_the_first_epoch_and_for_each_with_scores():
+    lines = shown(terminal=False).splitlines()
+    assert [line.split("  ")[0] for line in lines if line.startswith("epoch")] == [
+        "epoch 4/6",
+        "epoch 6/6",
+    ]
+    assert lines[0].endswith(" s left")
+    assert lines[1] == "  1+1 = 2    forward 2 ☑  reversed 3 ☒"
+    assert lines[2] == "epoch 6/6  forward 34.3 %  0 s left"
+
+
+def test_a_terminal_gets_a_bar_with_the_time_left_and_colours():
+    out = shown(terminal=True)
+    assert "6/6" in out
+    assert "left" in out
+    assert "━" in out
+    assert "\x1b[1;32m☑" in out
+    assert "\x1b[1;31m☒" in out
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [
+        (0.4, "0 s"),
+        (59.4, "59 s"),
+        (60.0, "1 min 00 s"),
+        (3_599.0, "59 min 59 s"),
+        (7_260.0, "2 h 01 min"),
+    ],
+)
+def test_durations_are_said_as_people_say_them(seconds, said):
+    assert duration(seconds) == said

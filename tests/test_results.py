@@ -1,0 +1,96 @@
+"""Reading a results.json, refusing a damaged one, picking numbers from it."""
+
+import json
+
+import pytest
+from fake_results import EXACT, LOSS, make_results
+
+from s2sjax.errors import UserError
+from s2sjax.report import comparison_table, score_table
+from s2sjax.results import arms, by_seed, load_results, series, values
+
+
+def test_results_are_read_as_they_were_written(tmp_path):
+    path = tmp_path / "results.json"
+    path.write_text(json.dumps(make_results()))
+    read = load_results(path)
+    assert score_table(read, {"x": EXACT}) == score_table(make_results(), {"x": EXACT})
+    assert comparison_table(read) == comparison_table(make_results())
+
+
+def damaged(change: str) -> str:
+    """A results.json with one thing wrong."""
+    results = make_results()
+    match change:
+        case "cut":
+            return json.dumps(results)[:-40]
+        case "list":
+            return "[]"
+        case "nan":
+            results["records"][0]["value"] = float("nan")
+        case "no config":
+            del results["config"]
+        case "no seed":
+            del results["records"][3]["seed"]
+        case "text value":
+            results["records"][2]["value"] = "0.5"
+        case "no record":
+            results["records"][1] = None
+        case "twice":
+            results["records"].append(results["records"][0] | {"value": 0.5})
+        case "comparison":
+            del results["comparisons"][1]["ci95"]
+    return json.dumps(results)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("cut", "Expecting|Unterminated"),
+        ("list", "its content is a list, not an object"),
+        ("nan", "it holds NaN"),
+        ("no config", "its 'config' is missing or not a dict"),
+        ("no seed", r"its records\[3\] has no usable 'seed'"),
+        ("text value", r"its records\[2\] has no usable 'value'"),
+        ("no record", r"its records\[1\] has no usable 'arm'"),
+        ("twice", r"its records\[24\] repeats an earlier one"),
+        ("comparison", r"its comparisons\[1\] has no 'ci95'"),
+    ],
+)
+def test_damaged_results_are_refused_in_a_sentence(tmp_path, change, message):
+    path = tmp_path / "results.json"
+    path.write_text(damaged(change))
+    with pytest.raises(UserError, match=message) as error:
+        load_results(path)
+    assert str(error.value).startswith(str(path))
+    assert "run the experiment again" in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_missing_and_binary_results_are_refused(tmp_path):
+    with pytest.raises(UserError, match="does not exist: run the experiment"):
+        load_results(tmp_path / "results.json")
+    (tmp_path / "results.json").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(UserError, match="cannot be used"):
+        load_results(tmp_path / "results.json")
+
+
+def test_values_are_those_of_the_last_epoch_in_seed_order():
+    results = make_results()
+    assert arms(results) == ["forward", "reversed"]
+    assert values(results, "forward", EXACT) == [0.10, 0.12, 0.11]
+    assert by_seed(results, "forward", EXACT) == {0: 0.10, 1: 0.12, 2: 0.11}
+    curves = series(results, "reversed", LOSS, "test")
+    assert [*curves] == [0, 1, 2]
+    assert [*curves[0].items()] == [(1, 0.0), (2, 0.1)]
+
+
+def test_missing_records_are_named_with_what_there_is():
+    results = make_results()
+    message = r"metric 'bleu', split 'dev'; there are arms \['forward', 'rev.*metrics .*loss"
+    with pytest.raises(ValueError, match=message):
+        values(results, "forward", "bleu", "dev")
+    last = {"seed": 1, "arm": "forward", "epoch": 2, "metric": EXACT}
+    short = [r for r in results["records"] if any(r[key] != last[key] for key in last)]
+    with pytest.raises(ValueError, match=r"Seeds \[1\] of arm 'forward' have no .* at epoch 2"):
+        values({**results, "records": short}, "forward", EXACT)
