@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -20,25 +21,10 @@ from s2sjax.fit import evaluate, make_programs
 from s2sjax.results import load_results, values
 
 SCRIPT = Path(reverse_vs_forward.__file__)
-TINY = [
-    "smoke",
-    "--seeds",
-    "2",
-    "--task.train",
-    "64",
-    "--task.dev",
-    "16",
-    "--task.test",
-    "16",
-    "--model.hidden-size",
-    "8",
-    "--train.batch-size",
-    "16",
-    "--train.epochs",
-    "30",
-    "--train.checkpoint-every",
-    "1",
-]
+TINY = shlex.split(
+    "smoke --seeds 2 --task.train 64 --task.dev 16 --task.test 16 --model.hidden-size 8 "
+    "--train.batch-size 16 --train.epochs 30 --train.checkpoint-every 1"
+)
 
 
 def start(folder: Path, **options) -> subprocess.Popen:
@@ -60,7 +46,15 @@ def finished(tmp_path_factory):
 def test_output_without_a_terminal_is_plain_lines_that_open_with_the_plan(finished):
     folder, out = finished
     assert "\x1b" not in out
-    parts = ["Parameters of one replica", "Plan", "epoch 5/30", "left\n", "☒", "epoch 30/30"]
+    parts = [
+        "Parameters of one replica",
+        "Plan",
+        "epoch 1/30",
+        "left\n",
+        "epoch 5/30",
+        "☒",
+        "epoch 30/30",
+    ]
     parts += ["Whole sums right", "The notebook's metric", "floor: source never read", "43.30 %"]
     parts += ["Reversed against forward", str(folder / "report.md")[:40]]
     places = [out.index(part) for part in parts]
