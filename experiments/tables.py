@@ -15,9 +15,9 @@ import reverse_vs_forward
 
 from s2sjax.cli import main
 from s2sjax.errors import UserError
+from s2sjax.files import write_atomically
 from s2sjax.report import replace_blocks
 from s2sjax.results import load_results
-from s2sjax.runlog import write_atomically
 
 RESULTS = Path(__file__).parent / "results"
 README = Path(__file__).parent.parent / "README.md"

@@ -5,10 +5,11 @@ of every arm has the same initial weights, the same questions and the same order
 are replicas of one compiled program.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
-from typing import Any
+from pathlib import Path
+from typing import Any, SupportsIndex
 
 import jax
 import jax.numpy as jnp
@@ -16,16 +17,17 @@ from jax.sharding import Mesh
 from rich.console import Console
 
 from s2sjax import checkpoint
-from s2sjax.config import Run, config_hash, from_json, to_json
+from s2sjax.config import Run, config_hash, differences, from_json, to_json
 from s2sjax.data import Examples, Formatter, make_vocabulary
 from s2sjax.errors import UserError
+from s2sjax.files import write_atomically
 from s2sjax.fit import Epoch, Evaluation, Programs, evaluate, fit, make_programs
 from s2sjax.metrics import HEADLINE, ratio
 from s2sjax.models import Seq2Seq
 from s2sjax.progress import EpochProgress
 from s2sjax.replicas import make_mesh, spread, stack
 from s2sjax.results import Results, dump_results, load_results
-from s2sjax.runlog import Record, Workdir, environment, write_atomically
+from s2sjax.runlog import Record, Workdir, environment
 from s2sjax.stats import compare
 from s2sjax.tasks import Task, make_task
 from s2sjax.train import Trainer, TrainState
@@ -61,7 +63,10 @@ class Ablation:
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> "Ablation":
-        """The ablation that `config` wrote down."""
+        """The ablation that `config` wrote down; raises UserError where it did not."""
+        missing = {"arms", "seeds", "first_seed"} - set(config)
+        if missing or not isinstance(config["arms"], Mapping) or not config["arms"]:
+            raise UserError("its config is not that of an ablation")
         arms = {name: from_json(Run, run, name) for name, run in config["arms"].items()}
         return cls(arms, config["seeds"], config["first_seed"])
 
@@ -144,8 +149,8 @@ _DATA, _RUN = 0, 1  # streams that a seed's key is folded into
 
 
 def seed_keys(seeds: Sequence[int]) -> jax.Array:
-    """A typed key for each seed."""
-    return jnp.stack([jax.random.key(seed) for seed in seeds])
+    """A typed key for each seed, of one generator whatever the environment says."""
+    return jnp.stack([jax.random.key(seed, impl="threefry2x32") for seed in seeds])
 
 
 # --- running it ------------------------------------------------------------------------------
@@ -171,9 +176,20 @@ def run(
         console: where progress is shown.
         metrics: test metrics on which the last arm is compared with each arm before it.
     """
+    identity = {
+        "experiment": experiment,
+        "preset": preset,
+        "config": ablation.config,
+        "config_hash": config_hash(ablation.config),
+    }
     if workdir.results_file.exists():
         console.print(f"{workdir.path} holds the finished run; nothing is trained again")
-        return load_results(workdir.results_file)
+        return _finished(workdir.results_file, identity)
+    if workdir.moved:
+        console.print(
+            f"begun under {'; '.join(workdir.moved)}: the last digits may not be those of a run "
+            "that was never interrupted"
+        )
     programs = make_programs(ablation.trainer, ablation.mesh)
     state = ablation.init(programs)
     done = checkpoint.latest(workdir.checkpoints) or 0
@@ -181,6 +197,7 @@ def run(
         state = checkpoint.restore(workdir.checkpoints, done, state)
         console.print(f"going on from the checkpoint of epoch {done}")
     workdir.forget_after(done)
+    _refuse_lost_records(ablation, workdir, done)
     splits = {split: ablation.examples(split) for split in ("train", "dev", "test")}
     with EpochProgress(console, done, ablation.run.train.epochs) as progress:
         observer = _Observer(ablation, workdir, progress)
@@ -198,16 +215,38 @@ def run(
         scored = evaluate(programs, state, splits[split])
         records += _records(ablation, split, ablation.run.train.epochs, scored, positions=True)
     results = {
-        "experiment": experiment,
-        "preset": preset,
-        "config": ablation.config,
-        "config_hash": config_hash(ablation.config),
+        **identity,
         "environment": environment(),
         "comparisons": comparisons(records, list(ablation.arms), metrics),
         "records": records,
     }
     write_atomically(workdir.results_file, dump_results(results))
     return results
+
+
+def _finished(path: Path, identity: Mapping[str, Any]) -> Results:
+    """The results of a finished run; raises UserError where they are those of another."""
+    results = load_results(path)
+    found = differences({name: results[name] for name in identity}, identity)
+    if found:
+        raise UserError(f"{path} is not of this run ({found[0]}): move it away, or start elsewhere")
+    return results
+
+
+def _refuse_lost_records(ablation: Ablation, workdir: Workdir, done: int) -> None:
+    """Raise UserError unless the metrics file has every record up to the checkpoint."""
+    train = ablation.run.train
+    epochs = [e for e in range(1, done + 1) if e % train.eval_every == 0 or e == train.epochs]
+    wanted = {(arm, seed, epoch) for arm, seed in ablation.replicas for epoch in epochs}
+    for metric in ("epoch_loss", HEADLINE):
+        held = {
+            (r["arm"], r["seed"], r["epoch"]) for r in workdir.records() if r["metric"] == metric
+        }
+        if held != wanted:
+            raise UserError(
+                f"{workdir.metrics_file} does not hold the records of the {done} epochs that the "
+                "checkpoint has: restore it, or start in another --workdir"
+            )
 
 
 @dataclass
@@ -257,7 +296,7 @@ class _Observer:
             yield question, gold, answers
 
 
-def read_answer(formatter: Formatter, gold: str, ids) -> str:
+def read_answer(formatter: Formatter, gold: str, ids: Iterable[SupportsIndex]) -> str:
     """Decoded ids as an answer: a given first character put back, justification taken off."""
     given = formatter.target(gold)[:1] if formatter.text.start == "first_target" else ""
     return (given + formatter.vocabulary.decode(ids)).strip()

@@ -5,11 +5,14 @@ matplotlib is imported only when a picture is drawn, for it costs a second or tw
 is never touched.
 """
 
+import io
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from s2sjax.files import write_atomically
 from s2sjax.report import is_loss
 
 if TYPE_CHECKING:
@@ -58,8 +61,10 @@ def picture(path: str | os.PathLike[str], height: float) -> Iterator["matplotlib
         figure = Figure(figsize=(WIDTH, height))
         FigureCanvasAgg(figure)
         yield figure
+        png = io.BytesIO()
         # Without the software's name the bytes depend on the drawing alone.
-        figure.savefig(path, format="png", metadata={"Software": None})
+        figure.savefig(png, format="png", metadata={"Software": None})
+    write_atomically(Path(path), png.getvalue())
 
 
 def header(

@@ -4,6 +4,12 @@ Each save is complete before the call returns, and atomic: a process killed whil
 checkpoint before it as the latest.
 """
 
+import gc
+import logging
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -18,23 +24,29 @@ KEPT = 2
 """Checkpoints kept: the last, and the one before it in case the last is damaged."""
 
 
-def _open(directory: Path) -> ocp.training.Checkpointer:
-    keep: Any = ocp.training.preservation_policies.LatestN(KEPT)
-    return ocp.training.Checkpointer(str(directory.absolute()), preservation_policy=keep)
-
-
 def save(directory: Path, epoch: int, state: object) -> None:
-    """Save `state` as it is after `epoch`, and drop all but the last `KEPT` checkpoints."""
-    with _open(directory) as checkpointer:
-        checkpointer.save(epoch, state, force=True)
+    """Save `state` as it is after `epoch`, and drop all but the last `KEPT` checkpoints.
+
+    Raises UserError where it cannot be written: no room, no right.
+    """
+    _attempt(
+        directory,
+        lambda checkpointer: checkpointer.save(epoch, state, force=True),
+        f"the checkpoint of epoch {epoch} cannot be written to {directory}",
+        "make room or give rights; the same command then goes on from the checkpoint before it",
+    )
 
 
 def latest(directory: Path) -> int | None:
-    """The epoch of the last complete checkpoint, or None."""
+    """The epoch of the last complete checkpoint, or None; raises UserError where none can tell."""
     if not directory.is_dir():
         return None
-    with _open(directory) as checkpointer:
-        found = checkpointer.latest
+    found = _attempt(
+        directory,
+        lambda checkpointer: checkpointer.latest,
+        f"the checkpoints in {directory} cannot be listed",
+        "give rights, or choose another --workdir",
+    )
     return None if found is None else found.step
 
 
@@ -46,11 +58,40 @@ def restore(directory: Path, epoch: int, like: T) -> T:
     abstract = jax.tree.map(
         lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), like
     )
+    return _attempt(
+        directory,
+        lambda checkpointer: checkpointer.load(epoch, abstract),
+        f"checkpoint {directory / str(epoch)} cannot be read",
+        "delete that folder to go on from the checkpoint before it, or choose another --workdir",
+    )
+
+
+def _attempt(directory: Path, action: Callable[[Any], Any], what: str, remedy: str) -> Any:
+    """Do something with the checkpoints of a folder; a failure becomes a UserError of one line."""
+    keep: Any = ocp.training.preservation_policies.LatestN(KEPT)
+    with _quiet():
+        try:
+            with ocp.training.Checkpointer(
+                str(directory.absolute()), preservation_policy=keep
+            ) as checkpointer:
+                return action(checkpointer)
+        except (MemoryError, PermissionError):
+            raise  # says nothing about the checkpoint
+        except Exception as error:  # Orbax and TensorStore raise many kinds
+            reason = f"{type(error).__name__}: {error}".strip().splitlines()[0][:160]
+        gc.collect()  # coroutines that Orbax left unfinished would complain later
+    raise UserError(f"{what} ({reason}): {remedy}")
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep what Orbax says besides raising an error off the terminal: logs, thread tracebacks."""
+    logger = logging.getLogger("absl")
+    before = logger.level, threading.excepthook, sys.unraisablehook
+    logger.setLevel(logging.CRITICAL + 1)
+    threading.excepthook = sys.unraisablehook = lambda _: None
     try:
-        with _open(directory) as checkpointer:
-            return checkpointer.load(epoch, abstract)
-    except Exception as error:  # Orbax and TensorStore raise many kinds; each means the same here
-        raise UserError(
-            f"checkpoint {directory / str(epoch)} cannot be read ({type(error).__name__}): delete "
-            "that folder to go on from the checkpoint before it, or choose another --workdir"
-        ) from error
+        yield
+    finally:
+        logger.setLevel(before[0])
+        threading.excepthook, sys.unraisablehook = before[1:]

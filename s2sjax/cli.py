@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, NoReturn
 
+import jax
 import tyro
 from rich.console import Console
 
@@ -80,11 +81,17 @@ def _one_line_errors(read: Callable):
             raise
     text = re.sub(r"\x1b\[[0-9;]*m|[╭╮╰╯│─]", " ", stderr.getvalue())
     text = " ".join(text.split())
-    raise UserError(text.replace("For full helptext, run", "For help, run"))
+    raise UserError(re.sub(r"For full helptext, (run|see)", "For help:", text))
 
 
 def make_console() -> Console:
-    """The terminal, or a stream of plain lines wide enough for tables."""
+    """The terminal, or a stream of plain lines wide enough for tables.
+
+    A character that the stream's encoding lacks is shown as '?'.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
     return Console(width=None if sys.stdout.isatty() else PIPED_WIDTH)
 
 
@@ -101,6 +108,12 @@ def main(body: Callable[[], None]) -> NoReturn:
         _end(str(stopped), 128 + stopped.signal)
     except KeyboardInterrupt:
         _end("stopped; the same command goes on from the last checkpoint", 130)
+    except MemoryError as error:
+        _end(f"error: this does not fit into memory ({error}): choose smaller sizes", 2)
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error) and "out of memory" not in str(error).lower():
+            raise
+        _end("error: this does not fit into the device's memory: choose smaller sizes", 2)
     except OSError as error:
         if error.filename is None:
             raise

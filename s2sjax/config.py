@@ -24,13 +24,19 @@ Precision = Literal["float32", "bfloat16"]
 T = TypeVar("T")
 
 
-def _at_least(minimum: int, config: object, *names: str) -> None:
-    """Raise UserError unless every named field is at least `minimum`."""
+LARGEST = 10**8
+"""Most of anything that can be counted: beyond it no run here would end."""
+
+
+def _at_least(minimum: int, config: object, *names: str, most: int = LARGEST) -> None:
+    """Raise UserError unless every named field is a number from `minimum` to `most`."""
     for name in names:
         value = getattr(config, name)
+        where = f"{type(config).__name__}.{name}"
         if not value >= minimum:  # also where it is not a number
-            owner = type(config).__name__
-            raise UserError(f"{owner}.{name} must be at least {minimum}, not {value}")
+            raise UserError(f"{where} must be at least {minimum}, not {value}")
+        if value > most:
+            raise UserError(f"{where} must be at most {most:,}, not {value}")
 
 
 @dataclass(frozen=True)
@@ -56,8 +62,9 @@ class Addition:
 
     def __post_init__(self) -> None:
         """Refuse sizes that cannot be; how many distinct questions exist is the task's to check."""
-        _at_least(1, self, "digits", "train", "dev", "test")
-        _at_least(2, self, "terms")
+        _at_least(1, self, "train", "dev", "test")
+        _at_least(1, self, "digits", most=1_000)
+        _at_least(2, self, "terms", most=1_000)
 
 
 @dataclass(frozen=True)
@@ -118,7 +125,8 @@ class Model:
     embed_dim: int | None = None
     """Width of the learned input embedding; None reads one-hot inputs."""
     init: Initialiser = "keras"
-    """Initial weights as that library (or paper) draws them, forget bias included."""
+    """Initial weights as that library (or paper) draws them, forget bias included; embeddings are
+    drawn as input weights are."""
     precision: Precision = "float32"
     """Inputs of matrix products; accumulation, carry and parameters stay float32."""
     unroll: int = 1
@@ -138,7 +146,8 @@ class Optimiser:
     learning_rate: float = 1e-3
     """Step size."""
     epsilon: float = 1e-7
-    """Added to the root of the second moment; Keras' 1e-7, Optax' own default is 1e-8."""
+    """Added to the root of the bias-corrected second moment. 1e-7 is Keras' value, which adds it
+    before the correction."""
 
     def __post_init__(self) -> None:
         """Refuse a step that cannot be."""

@@ -87,6 +87,7 @@ def in_batches(
     The last, partial batch is kept: it is filled up with example 0 at weight zero.
     """
     n = order.shape[0]
+    batch_size = min(batch_size, n)
     steps = -(-n // batch_size)
     padding = (0, steps * batch_size - n)
     indices = jnp.pad(order, padding).reshape(steps, batch_size)

@@ -131,14 +131,14 @@ def fit(
             state, device_losses = programs.train_epoch(state, splits["train"])
             losses = np.asarray(device_losses)
             _refuse_divergence(losses, epoch, labels, checkpoints)
+            _refuse_broken_parameters(state, epoch, labels, checkpoints)
             last = epoch == training.epochs
             look = last or epoch % training.eval_every == 0
             evaluation = evaluate(programs, state, splits["dev"]) if look else None
             on_epoch(Epoch(epoch, losses, evaluation))
             if last or stop or epoch % training.checkpoint_every == 0:
-                _refuse_broken_parameters(state, epoch, labels, checkpoints)
                 checkpoint.save(checkpoints, epoch, state)
-            if stop and not last:
+            if stop:
                 raise Interrupted(
                     f"stopped after epoch {epoch} of {training.epochs} and saved; "
                     "the same command goes on from there",

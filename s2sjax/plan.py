@@ -35,6 +35,8 @@ def plan_table(ablation: Ablation) -> Table:
     devices = ablation.mesh.devices.flatten()
     last = ablation.first_seed + seeds - 1
     replicas = len(ablation.replicas)
+    task = ablation.run.task
+    sizes = len({task.train, task.dev, task.test})  # one for each size of a split
     return Table(
         title="Plan",
         headers=("what", "how"),
@@ -43,7 +45,7 @@ def plan_table(ablation: Ablation) -> Table:
             ("seeds", f"{seeds} ({ablation.first_seed} to {last}), the same for every arm"),
             ("replicas", f"{replicas} = arms x seeds"),
             ("updates", f"{train.epochs} epochs x {per_epoch} = {train.epochs * per_epoch:,} each"),
-            ("programs", "1 to train, 1 to evaluate, whatever the number of arms and seeds"),
-            ("devices", f"{len(devices)} x {devices[0].device_kind}"),
+            ("programs", f"1 to train, {sizes} to evaluate, for all arms and seeds"),
+            ("devices", f"{len(devices)} x {devices[0].device_kind}, of {jax.device_count()}"),
         ),
     )

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from types import TracebackType
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -17,6 +17,14 @@ from rich.text import Text
 RIGHT, WRONG = "☑", "☒"
 
 
+class _BarAboveScores(Progress):
+    """A bar over the full width, and below it the scores of its task's description."""
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        yield self.make_tasks_table(self.tasks)
+        yield from (Text(task.description) for task in self.tasks if task.description)
+
+
 class EpochProgress:
     """Progress over epochs; use it as a context manager.
 
@@ -28,14 +36,14 @@ class EpochProgress:
         """Show epochs `first` + 1 to `epochs`."""
         self.console = console
         self._epochs = epochs
-        self._bar = Progress(
+        self._bar = _BarAboveScores(
             TextColumn("epoch"),
             MofNCompleteColumn(),
             BarColumn(bar_width=None),
             TimeElapsedColumn(),
+            TextColumn("gone,"),
+            TimeRemainingColumn(),
             TextColumn("left"),
-            TimeRemainingColumn(elapsed_when_finished=False),
-            TextColumn("{task.description}"),
             console=console,
             disable=not console.is_terminal,
             expand=True,

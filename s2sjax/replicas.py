@@ -24,7 +24,9 @@ def use_all_cores() -> None:
     """Make a CPU show as many devices as it has cores; call before the first use of a device.
 
     The environment's ``JAX_NUM_CPU_DEVICES`` is left as it is. Accelerators are not affected.
+    Numbers are float32 whatever the environment says.
     """
+    jax.config.update("jax_enable_x64", False)
     if "JAX_NUM_CPU_DEVICES" not in os.environ:
         try:
             cores = len(os.sched_getaffinity(0))  # those this process may use

@@ -15,8 +15,8 @@ import rich.box
 import rich.table
 from rich.text import Text
 
+from s2sjax.files import write_atomically
 from s2sjax.results import Results, arms, by_seed, values
-from s2sjax.runlog import write_atomically
 from s2sjax.stats import caution, interval, prediction
 
 NONE = "–"  # a cell without a number

@@ -7,12 +7,11 @@ One tidy record a measurement (arm, seed, split, epoch, metric, value), the comp
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import fields
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 from s2sjax.errors import UserError
-from s2sjax.stats import Comparison
 
 Results = Mapping[str, Any]
 
@@ -33,7 +32,20 @@ RECORD: Mapping[str, type | tuple[type, ...]] = {
     "metric": str,
     "value": (int, float),
 }
-COMPARISON = {field.name for field in fields(Comparison)}
+NUMBER = (int, float)
+COMPARISON: Mapping[str, type | tuple[type, ...]] = {
+    "a": str,
+    "b": str,
+    "metric": str,
+    "n": int,
+    "mean_a": NUMBER,
+    "mean_b": NUMBER,
+    "mean_difference": NUMBER,
+    "ci95": (list, NoneType),
+    "p_sign_flip": (*NUMBER, NoneType),
+    "d_z": (*NUMBER, NoneType),
+    "p_superiority": NUMBER,
+}
 
 
 def load_results(path: str | os.PathLike[str]) -> Results:
@@ -74,9 +86,11 @@ def _check(results: object) -> None:
             raise ValueError(f"its records[{i}] repeats an earlier one: {place}")
         seen.add(place)
     for i, comparison in enumerate(results["comparisons"]):
-        missing = COMPARISON - set(comparison if isinstance(comparison, dict) else ())
-        if missing:
-            raise ValueError(f"its comparisons[{i}] has no {sorted(missing)[0]!r}")
+        for key, kind in COMPARISON.items():
+            if not isinstance(comparison, dict) or not isinstance(comparison.get(key, ...), kind):
+                raise ValueError(f"its comparisons[{i}] has no usable {key!r}")
+    if not results["records"] or not results["comparisons"]:
+        raise ValueError("it holds no records, or no comparisons")
 
 
 # --- selecting --------------------------------------------------------------------------------
@@ -138,5 +152,5 @@ def dump_results(results: Mapping[str, Any]) -> str:
         for name, value in results.items()
         if name != "records"
     ]
-    records = ",\n".join(json.dumps(record) for record in results["records"])
+    records = ",\n".join(json.dumps(record, allow_nan=False) for record in results["records"])
     return "{\n" + ",\n".join([*heads, f'"records": [\n{records}\n]']) + "\n}\n"

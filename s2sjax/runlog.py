@@ -22,6 +22,9 @@ import jax
 
 from s2sjax.config import differences
 from s2sjax.errors import UserError
+from s2sjax.files import PARTIAL, read_json, write_atomically, write_json
+
+LOCK = ".lock"
 
 Record = dict[str, Any]
 """``{arm, seed, split, epoch, metric, value}``."""
@@ -38,28 +41,12 @@ def environment() -> dict[str, Any]:
     }
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """Replace a file's text in one step: a reader, or a kill, never meets half of it."""
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, path)
-
-
-def read_json(path: Path) -> Any:
-    """A JSON file's value; raises UserError for a damaged file."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, UnicodeDecodeError) as error:
-        raise UserError(
-            f"{path} is damaged ({error}): restore it, or delete it if it can be made again"
-        ) from error
-
-
 class Workdir:
     """A workdir, locked while this object is open; use it as a context manager.
 
     Attributes:
         path: the folder.
+        moved: versions and devices that are no longer those the run began under.
     """
 
     def __init__(self, path: Path, config: Mapping[str, Any]):
@@ -68,31 +55,45 @@ class Workdir:
         Raises UserError for a folder that holds another run, something else, or a run in progress.
         """
         self.path = path
-        config = json.loads(json.dumps(config))
-        if self.config_file.exists():
-            self._refuse_another(config)
-        elif path.exists() and any(path.iterdir()):
+        if path.exists() and not path.is_dir():
+            raise UserError(f"{path} is a file: choose a folder as --workdir")
+        if not self.config_file.exists() and self._foreign():
             raise UserError(f"{path} is not empty and holds no run: choose another --workdir")
-        path.mkdir(parents=True, exist_ok=True)
-        self._lock = (path / ".lock").open("w")
+        self.checkpoints.mkdir(parents=True, exist_ok=True)
+        self._lock = (path / LOCK).open("w")
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+            self._claim(json.loads(json.dumps(config)))
+        except BlockingIOError as error:
             self._lock.close()
             raise UserError(f"another process is running in {path}: wait, or stop it") from error
-        if not self.config_file.exists():
-            write_atomically(self.config_file, json.dumps(config, indent=2) + "\n")
+        except BaseException:
+            self._lock.close()
+            raise
 
-    def _refuse_another(self, config: Mapping[str, Any]) -> None:
+    def _foreign(self) -> list[Path]:
+        """What lies in the folder that a run killed while starting would not have left."""
+        ours = {LOCK, self.checkpoints.name, self.config_file.name + PARTIAL}
+        found = self.path.iterdir() if self.path.exists() else ()
+        return [path for path in found if path.name not in ours]
+
+    def _claim(self, config: dict[str, Any]) -> None:
+        """Write what the run is, or refuse where another run was written down."""
+        now = environment()
+        if not self.config_file.exists():
+            write_json(self.config_file, {**config, "environment": now})
         held = read_json(self.config_file)
-        if held == config:
-            return
-        found = differences(held, config) if isinstance(held, dict) else ["config.json: no object"]
-        more = f" and {len(found) - 3} more" if len(found) > 3 else ""
-        raise UserError(
-            f"{self.path} holds another run ({'; '.join(found[:3])}{more}): "
-            "choose another --workdir, or delete that folder"
-        )
+        if not isinstance(held, dict):
+            raise UserError(f"{self.config_file} is damaged (no object): choose another --workdir")
+        began = held.pop("environment", None)
+        if held != config:
+            found = differences(held, config)
+            more = f" and {len(found) - 3} more" if len(found) > 3 else ""
+            raise UserError(
+                f"{self.path} holds another run ({'; '.join(found[:3])}{more}): "
+                "choose another --workdir, or delete that folder"
+            )
+        self.moved = differences(began or {}, now)
 
     def __enter__(self) -> "Workdir":
         return self
@@ -123,7 +124,7 @@ class Workdir:
     def append(self, records: Iterable[Record]) -> None:
         """Add records to `metrics_file`, on disk when the call returns."""
         with self.metrics_file.open("a", encoding="utf-8") as file:
-            file.writelines(json.dumps(record) + "\n" for record in records)
+            file.writelines(json.dumps(record, allow_nan=False) + "\n" for record in records)
             file.flush()
             os.fsync(file.fileno())
 

@@ -122,4 +122,6 @@ def test_the_plan_and_the_notebooks_parameters():
     plan = dict(plan_table(two_arms(notebook, seeds=10, first_seed=0)).rows)
     assert plan["updates"] == "200 epochs x 40 = 8,000 each"
     assert plan["replicas"] == "20 = arms x seeds"
+    assert plan["programs"] == "1 to train, 2 to evaluate, for all arms and seeds"
+    assert plan["devices"] == "2 x cpu, of 2"
     assert plan["seeds"].startswith("10 (0 to 9)")

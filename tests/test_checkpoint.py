@@ -78,3 +78,12 @@ def test_a_checkpoint_of_another_shape_is_refused(tmp_path):
     other.params["w"] = spread(np.zeros((2, 4), np.float32), mesh)
     with pytest.raises(UserError, match="cannot be read"):
         checkpoint.restore(tmp_path, 4, other)
+
+
+def test_a_checkpoint_that_cannot_be_written_is_one_line(tmp_path, capfd):
+    mesh = make_mesh(2)
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="checkpoint of epoch 4 cannot be written") as caught:
+        checkpoint.save(tmp_path / "file" / "inside", 4, state(mesh, 0.1))
+    assert "\n" not in str(caught.value)
+    assert capfd.readouterr().err == ""

@@ -1,6 +1,7 @@
 """What is shown while training: lines where it is piped, a bar on a terminal."""
 
 import io
+import re
 
 import pytest
 from rich.console import Console
@@ -37,6 +38,19 @@ def test_a_terminal_gets_a_bar_with_the_time_left_and_colours():
     assert "━" in out
     assert "\x1b[1;32m☑" in out
     assert "\x1b[1;31m☒" in out
+
+
+def test_a_narrow_terminal_shows_the_epoch_the_time_left_and_all_scores():
+    stream = io.StringIO()
+    scores = "forward 62.8 % (whole answers 5.5 %)  reversed 97.3 % (whole answers 91.8 %)"
+    with EpochProgress(Console(file=stream, force_terminal=True, width=80), 0, 200) as progress:
+        progress.advance(150, scores)
+        progress.advance(151, None)
+    shown = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", stream.getvalue())
+    bar, below = shown.rstrip().splitlines()[-2:]
+    assert bar.startswith("epoch 151/200 ")
+    assert bar.rstrip().endswith("left")
+    assert below.rstrip() == scores
 
 
 @pytest.mark.parametrize(

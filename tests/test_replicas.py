@@ -133,9 +133,14 @@ def test_train_and_decode_programs_lower_for_accelerators(platform):
     data = jax.tree.map(
         lambda x: jax.ShapeDtypeStruct(x.shape, jnp.int32), ablation.examples("train")
     )
-    export = jax.export.export(jax.jit(jax.vmap(trainer.train_epoch)), platforms=[platform])
-    trained, losses = export(state, data).out_avals[:-1], export(state, data).out_avals[-1]
-    assert losses.shape == (2, 4)
-    assert len(trained) == len(jax.tree.leaves(state))
-    export = jax.export.export(jax.jit(jax.vmap(trainer.evaluate)), platforms=[platform])
-    assert export(state.params, data).platforms == (platform,)
+
+    def exported(function, *arguments):
+        lifted = replicas.lift(function, ablation.mesh, in_turns=False)  # as on an accelerator
+        return jax.export.export(lifted, platforms=[platform])(*arguments)
+
+    trained = exported(trainer.train_epoch, state, data)
+    assert trained.platforms == (platform,)
+    assert trained.nr_devices == 2
+    assert trained.out_avals[-1].shape == (2, 4)  # losses
+    assert len(trained.out_avals) == len(jax.tree.leaves(state)) + 1
+    assert exported(trainer.evaluate, state.params, data).platforms == (platform,)

@@ -54,7 +54,7 @@ def damaged(change: str) -> str:
         ("text value", r"its records\[2\] has no usable 'value'"),
         ("no record", r"its records\[1\] has no usable 'arm'"),
         ("twice", r"its records\[24\] repeats an earlier one"),
-        ("comparison", r"its comparisons\[1\] has no 'ci95'"),
+        ("comparison", r"its comparisons\[1\] has no usable 'ci95'"),
     ],
 )
 def test_damaged_results_are_refused_in_a_sentence(tmp_path, change, message):

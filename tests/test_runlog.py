@@ -2,11 +2,13 @@
 
 import json
 
+import jax
 import pytest
 
 from s2sjax.errors import UserError
+from s2sjax.files import read_json, write_atomically, write_json
 from s2sjax.results import dump_results
-from s2sjax.runlog import Workdir, environment, read_json, write_atomically
+from s2sjax.runlog import LOCK, Workdir, environment
 
 CONFIG = {"experiment": "e", "preset": "p", "arms": {"a": {"digits": 3}}, "seeds": (1, 2)}
 
@@ -40,6 +42,28 @@ def test_a_folder_with_something_else_in_it_is_refused(tmp_path):
     with pytest.raises(UserError, match="not empty and holds no run"):
         Workdir(tmp_path, CONFIG)
     assert [p.name for p in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_what_a_kill_while_starting_leaves_is_no_other_run(tmp_path):
+    (tmp_path / LOCK).touch()
+    (tmp_path / "config.json.partial").write_text("{")
+    with Workdir(tmp_path, CONFIG) as workdir:
+        assert read_json(workdir.config_file)["seeds"] == [1, 2]
+        assert workdir.moved == []
+
+
+def test_going_on_under_other_versions_is_noticed(tmp_path):
+    with Workdir(tmp_path, CONFIG) as workdir:
+        held = workdir.config_file.read_text()
+        workdir.config_file.write_text(held.replace(jax.__version__, "0.0.1"))
+    with Workdir(tmp_path, CONFIG) as workdir:
+        assert f"jax: 0.0.1 -> {jax.__version__}" in workdir.moved
+
+
+def test_a_file_is_no_workdir(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="is a file"):
+        Workdir(tmp_path / "file", CONFIG)
 
 
 def test_two_processes_cannot_share_a_workdir(tmp_path):
@@ -82,6 +106,9 @@ def test_writing_replaces_a_file_whole(tmp_path):
     write_atomically(path, "[2]")
     assert read_json(path) == [2]
     assert [p.name for p in tmp_path.iterdir()] == ["a.json"]
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        write_json(path, float("nan"))
+    assert read_json(path) == [2]
 
 
 def test_results_are_json_with_a_record_a_line():

@@ -52,7 +52,7 @@ def leak_free(
 ) -> dict[str, list[T]]:
     """Splits in which nothing occurs twice; dev and test do not depend on `key`, train does."""
     seen: set[Hashable] = set()
-    shared, own = generator(jax.random.key(HELD_OUT_SEED)), generator(key)
+    shared, own = generator(jax.random.key(HELD_OUT_SEED, impl="threefry2x32")), generator(key)
     split: dict[str, list[T]] = {}
     for name, rng in (("test", shared), ("dev", shared), ("train", own)):
         split[name] = distinct(lambda n, rng=rng: draw(rng, n), identity, sizes[name], seen)

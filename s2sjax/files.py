@@ -1,0 +1,33 @@
+"""Files that are never seen half written, and JSON that says where it is damaged."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from s2sjax.errors import UserError
+
+PARTIAL = ".partial"
+"""Ending of a file that a kill left unfinished."""
+
+
+def write_atomically(path: Path, content: str | bytes) -> None:
+    """Replace a file's content in one step: a reader, or a kill, never meets half of it."""
+    partial = path.with_name(path.name + PARTIAL)
+    partial.write_bytes(content.encode() if isinstance(content, str) else content)
+    os.replace(partial, path)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Replace a JSON file in one step; numbers that JSON lacks raise ValueError."""
+    write_atomically(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """A JSON file's value; raises UserError for a damaged file."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, UnicodeDecodeError) as error:
+        raise UserError(
+            f"{path} is damaged ({error}): restore it, or delete it if it can be made again"
+        ) from error
