@@ -7,10 +7,15 @@ Takes about ten seconds to start. Where the run gave the answer's first characte
 (the notebook does), it is given here too, and marked.
 """
 
+import signal
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
+
+if __name__ == "__main__":  # there is nothing to save
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 import jax
 import numpy as np
@@ -38,7 +43,9 @@ class Ask:
 
     workdir: tyro.conf.Positional[Path]
     """Folder of a finished run."""
-    questions: tyro.conf.Positional[tuple[str, ...]] = ()
+    questions: Annotated[
+        tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="QUESTION")
+    ] = ()
     """Questions such as 123+456; without any they are read line by line."""
     seed: int | None = None
     """Whose probabilities are shown; the default is the run's first seed."""
@@ -111,16 +118,21 @@ def answer_table(arms: Arms, question: str, seed: int) -> Table:
     return table
 
 
+def without_spaces(question: str) -> str:
+    """A question as it is meant, '12 + 3' being '12+3'."""
+    return "".join(question.split())
+
+
 def questions_of(asked: Ask, console: Console) -> Iterator[str]:
     """The questions given, else lines as they are typed or piped."""
     if asked.questions:
-        yield from asked.questions
+        yield from map(without_spaces, asked.questions)
         return
     if sys.stdin.isatty():
         console.print("Type a question and Enter; Ctrl-D ends.")
     for line in sys.stdin:
         if line.strip():
-            yield line.strip()
+            yield without_spaces(line)
 
 
 def ask() -> None:
@@ -134,7 +146,7 @@ def ask() -> None:
     last = ablation.first_seed + ablation.seeds - 1
     if not ablation.first_seed <= seed <= last:
         raise UserError(f"seed {seed} was not run; there are {ablation.first_seed} to {last}")
-    for question in asked.questions:
+    for question in map(without_spaces, asked.questions):
         ablation.task.answer(question)  # refuses a string that is none
     arms = Arms(ablation, asked.workdir)
     interactive = not asked.questions and sys.stdin.isatty()

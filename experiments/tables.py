@@ -28,8 +28,11 @@ def blocks() -> dict[str, str]:
     """Every table of the committed results as Markdown, by name."""
     found = {}
     for path in sorted(RESULTS.glob("*.json")):
-        experiment, preset, _ = path.name.split(".")
-        results, module = load_results(path), EXPERIMENTS[experiment]
+        results = load_results(path)
+        experiment, preset = results["experiment"], results["preset"]
+        module = EXPERIMENTS.get(experiment)
+        if module is None or path.name != f"{experiment}.{preset}.json":
+            raise UserError(f"{path} must be named EXPERIMENT.PRESET.json after what it holds")
         found[f"{experiment}.{preset}.headline"] = module.headline(results)
         for name, table in module.tables(results).items():
             found[f"{experiment}.{preset}.{name}"] = table.markdown()
@@ -44,18 +47,23 @@ def filled(readme: str) -> str:
     return replace_blocks(readme, {name: known[name] for name in wanted})
 
 
-def draw() -> None:
-    """The learning curves of every committed result, beside it."""
+def draw(readme: str) -> None:
+    """The learning curves that the README shows, beside their results."""
     for path in sorted(RESULTS.glob("*.json")):
-        module = EXPERIMENTS[path.name.split(".")[0]]
-        module.draw_curves(load_results(path), path.with_suffix(".png"))
+        picture = path.with_suffix(".png")
+        if picture.name in readme:
+            results = load_results(path)
+            EXPERIMENTS[results["experiment"]].draw_curves(results, picture)
 
 
 def tables() -> None:
     """Replace what changed."""
     text = README.read_text(encoding="utf-8")
-    write_atomically(README, filled(text))
-    draw()
+    try:
+        write_atomically(README, filled(text))
+    except ValueError as error:
+        raise UserError(f"{README}: {error}") from error
+    draw(text)
 
 
 if __name__ == "__main__":

@@ -52,8 +52,8 @@ class Ablation:
     first_seed: int
 
     def __post_init__(self) -> None:
-        if self.seeds < 1:
-            raise UserError(f"seeds must be at least 1, not {self.seeds}")
+        if not 1 <= self.seeds <= 10_000:
+            raise UserError(f"seeds must be at least 1 and at most 10,000, not {self.seeds}")
         if not 0 <= self.first_seed <= 2**31 - self.seeds:
             raise UserError(f"first_seed must be from 0 to 2^31 - seeds, not {self.first_seed}")
         # Only the source's order may differ: everything else decides shapes, programs or data.
@@ -183,13 +183,15 @@ def run(
         "config_hash": config_hash(ablation.config),
     }
     if workdir.results_file.exists():
+        results = _finished(workdir.results_file, identity)
         console.print(f"{workdir.path} holds the finished run; nothing is trained again")
-        return _finished(workdir.results_file, identity)
+        return results
     if workdir.moved:
         console.print(
             f"begun under {'; '.join(workdir.moved)}: the last digits may not be those of a run "
             "that was never interrupted"
         )
+    console.print("drawing questions and weights, compiling ...")
     programs = make_programs(ablation.trainer, ablation.mesh)
     state = ablation.init(programs)
     done = checkpoint.latest(workdir.checkpoints) or 0
@@ -210,6 +212,7 @@ def run(
             checkpoints=workdir.checkpoints,
             on_epoch=observer,
         )
+    console.print("scoring ...")
     records = workdir.records()
     for split in ("train", "test"):
         scored = evaluate(programs, state, splits[split])

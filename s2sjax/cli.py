@@ -2,7 +2,9 @@
 
 import contextlib
 import io
+import os
 import re
+import signal
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -79,27 +81,32 @@ def _one_line_errors(read: Callable):
     except SystemExit as ended:
         if not ended.code:
             raise
-    text = re.sub(r"\x1b\[[0-9;]*m|[╭╮╰╯│─]", " ", stderr.getvalue())
-    text = " ".join(text.split())
-    raise UserError(re.sub(r"For full helptext, (run|see)", "For help:", text))
+    raise UserError(_one_line(stderr.getvalue()))
+
+
+def _one_line(framed: str) -> str:
+    """The gist of what tyro frames and wraps."""
+    text = " ".join(re.sub(r"\x1b\[[0-9;]*m|[╭╮╰╯│─+|]|-{3,}", " ", framed).split())
+    text = re.sub(r"^(.{5,40}?):? \1", r"\1", text)  # a title that the text repeats
+    text = re.sub(r"(Perhaps you meant:?) (--[\w.-]+).*?(?=For full)", r"\1 \2? ", text)
+    text = re.sub(r"Argument helptext:.*?(?=For full)", "", text)
+    return re.sub(r"For full helptext, (run|see)", "For help:", text)
 
 
 def make_console() -> Console:
-    """The terminal, or a stream of plain lines wide enough for tables.
-
-    A character that the stream's encoding lacks is shown as '?'.
-    """
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")
+    """The terminal, or a stream of plain lines wide enough for tables."""
     return Console(width=None if sys.stdout.isatty() else PIPED_WIDTH)
 
 
 def main(body: Callable[[], None]) -> NoReturn:
     """Run a script's body; what the user can mend ends in one line on stderr and exit code 2.
 
-    Ctrl-C and SIGTERM end with a shell's codes for them, 130 and 143.
+    Ctrl-C and SIGTERM end with a shell's codes, 130 and 143. A character that the terminal's
+    encoding lacks is shown as '?'.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
     try:
         body()
     except UserError as error:
@@ -114,10 +121,12 @@ def main(body: Callable[[], None]) -> NoReturn:
         if "RESOURCE_EXHAUSTED" not in str(error) and "out of memory" not in str(error).lower():
             raise
         _end("error: this does not fit into the device's memory: choose smaller sizes", 2)
+    except BrokenPipeError:  # whoever read has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(128 + signal.SIGPIPE)
     except OSError as error:
-        if error.filename is None:
-            raise
-        _end(f"error: {error.filename}: {error.strerror}", 2)
+        where = "" if error.filename is None else f"{error.filename}: "
+        _end(f"error: {where}{error.strerror}: check the path, your rights, and the room left", 2)
     sys.exit(0)
 
 

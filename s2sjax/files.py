@@ -23,11 +23,9 @@ def write_json(path: Path, value: Any) -> None:
     write_atomically(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
 
 
-def read_json(path: Path) -> Any:
-    """A JSON file's value; raises UserError for a damaged file."""
+def read_json(path: Path, remedy: str) -> Any:
+    """A JSON file's value; raises UserError, which ends in the remedy, for a damaged file."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, UnicodeDecodeError) as error:
-        raise UserError(
-            f"{path} is damaged ({error}): restore it, or delete it if it can be made again"
-        ) from error
+    except ValueError as error:  # no UTF-8, or no JSON
+        raise UserError(f"{path} is damaged ({error}): {remedy}") from error

@@ -5,6 +5,7 @@ save, so that neither changes what is learned.
 """
 
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -88,6 +89,8 @@ def stop_requests() -> Iterator[list[int]]:
         if received:
             raise KeyboardInterrupt
         received.append(number)
+        if sys.stderr.isatty():
+            print("stopping after this epoch (Ctrl-C again: at once)", file=sys.stderr)
 
     if threading.current_thread() is not threading.main_thread():
         yield received  # only the main thread may handle signals

@@ -8,12 +8,14 @@
 ``free_running/...``           the same three, the model's own symbols fed back
 ``.../position_k``             accuracy at the k-th predicted character of an answer
 ``loss``                       teacher-forced cross-entropy in nats per scored symbol
+``epoch_loss``                 mean over an epoch's updates of the batch's loss before each; the
+                               last, partial batch weighs as much as a whole one
 =============================  ====================================================================
 
 Padding is never scored. A space that justification wrote is a character like any other.
 
 Scores leave the device as `Count`: how many were right, and of how many. Counts add up exactly over
-batches, so no score depends on the batch size.
+batches (below 2^24), so no accuracy depends on the batch size.
 """
 
 from typing import NamedTuple

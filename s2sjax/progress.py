@@ -29,12 +29,13 @@ class EpochProgress:
     """Progress over epochs; use it as a context manager.
 
     Attributes:
-        console: where it is shown; its `is_terminal` decides between bar and lines.
+        console: where it is shown: a bar on a terminal that can, else lines.
     """
 
     def __init__(self, console: Console, first: int, epochs: int):
         """Show epochs `first` + 1 to `epochs`."""
         self.console = console
+        self._live = console.is_terminal and not console.is_dumb_terminal
         self._epochs = epochs
         self._bar = _BarAboveScores(
             TextColumn("epoch"),
@@ -45,7 +46,7 @@ class EpochProgress:
             TimeRemainingColumn(),
             TextColumn("left"),
             console=console,
-            disable=not console.is_terminal,
+            disable=not self._live,
             expand=True,
         )
         self._task = self._bar.add_task("", total=epochs, completed=first)
@@ -69,7 +70,7 @@ class EpochProgress:
         Lines are printed for epochs with scores, and for the first, which tells the time left.
         """
         self._bar.update(self._task, completed=epoch, description=scores)
-        if not self.console.is_terminal and (scores or epoch == self._first + 1):
+        if not self._live and (scores or epoch == self._first + 1):
             parts = (f"epoch {epoch}/{self._epochs}", scores, f"{self._left(epoch)} left")
             self.console.print("  ".join(filter(None, parts)), soft_wrap=True, highlight=False)
 

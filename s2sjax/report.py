@@ -13,6 +13,7 @@ from urllib.parse import quote
 
 import rich.box
 import rich.table
+from rich.console import Group
 from rich.text import Text
 
 from s2sjax.files import write_atomically
@@ -55,7 +56,10 @@ def number(value: float, metric: str, sign: str = "", decimals: int = 1) -> str:
         sign: "+" shows the sign of positive numbers too, as differences want it.
         decimals: of a per cent; more than one only where the value has no spread.
     """
-    text = f"{value:{sign}z.4f}" if is_loss(metric) else f"{100 * value:{sign}z.{decimals}f}"
+    if not is_loss(metric):
+        text = f"{100 * value:{sign}z.{decimals}f}"
+    else:
+        text = f"{value:{sign}z.4f}" if abs(value) < 10_000 else f"{value:{sign}.1e}"
     return text.replace("-", MINUS)
 
 
@@ -135,17 +139,9 @@ class Table:
         parts.extend([f"*{self.note}*"] if self.note else [])
         return "\n\n".join(parts)
 
-    def rich(self) -> rich.table.Table:
+    def rich(self) -> Group:
         """The same for a terminal. Cells are literal: brackets in them are no rich markup."""
-        table = rich.table.Table(
-            title=Text(self.title),
-            title_justify="left",
-            caption=Text(self.note) if self.note else None,
-            caption_justify="left",
-            box=rich.box.SIMPLE_HEAVY,
-            pad_edge=False,
-            collapse_padding=True,
-        )
+        table = rich.table.Table(box=rich.box.SIMPLE_HEAVY, pad_edge=False, collapse_padding=True)
         for i, (header, numeric) in enumerate(zip(self.headers, self._numeric(), strict=True)):
             words = " ".join([header, *(row[i] for row in self.rows)]).split()
             table.add_column(
@@ -155,7 +151,8 @@ class Table:
             )
         for row in self.rows:
             table.add_row(*map(Text, row))
-        return table
+        note = [Text(f"{self.note}\n")] if self.note else []
+        return Group(Text(self.title, style="bold"), table, *note)
 
     def _numeric(self) -> list[bool]:
         """Whether a column holds numbers, and so stands on the right: one a column."""

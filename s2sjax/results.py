@@ -65,7 +65,7 @@ def load_results(path: str | os.PathLike[str]) -> Results:
         raise UserError(f"{path} does not exist: run the experiment that writes it.") from None
     except (OSError, ValueError) as error:  # ValueError: not UTF-8, not JSON, or _check's
         raise UserError(
-            f"{path} cannot be used, {error}: run the experiment again, in a new workdir."
+            f"{path} cannot be used, {error}: delete it and give the same command again."
         ) from error
     return results
 

@@ -13,6 +13,7 @@ import fcntl
 import json
 import os
 import platform
+import re
 from collections.abc import Iterable, Mapping
 from importlib.metadata import version
 from pathlib import Path
@@ -25,6 +26,7 @@ from s2sjax.errors import UserError
 from s2sjax.files import PARTIAL, read_json, write_atomically, write_json
 
 LOCK = ".lock"
+ELSEWHERE = "choose another --workdir, or delete that folder"
 
 Record = dict[str, Any]
 """``{arm, seed, split, epoch, metric, value}``."""
@@ -77,22 +79,23 @@ class Workdir:
         found = self.path.iterdir() if self.path.exists() else ()
         return [path for path in found if path.name not in ours]
 
+    def _begun(self) -> bool:
+        """Whether the run has left anything."""
+        return any(self.checkpoints.iterdir()) or self.metrics_file.exists()
+
     def _claim(self, config: dict[str, Any]) -> None:
         """Write what the run is, or refuse where another run was written down."""
         now = environment()
         if not self.config_file.exists():
             write_json(self.config_file, {**config, "environment": now})
-        held = read_json(self.config_file)
+        held = read_json(self.config_file, ELSEWHERE)
         if not isinstance(held, dict):
-            raise UserError(f"{self.config_file} is damaged (no object): choose another --workdir")
+            raise UserError(f"{self.config_file} is damaged (no object): {ELSEWHERE}")
         began = held.pop("environment", None)
-        if held != config:
-            found = differences(held, config)
-            more = f" and {len(found) - 3} more" if len(found) > 3 else ""
-            raise UserError(
-                f"{self.path} holds another run ({'; '.join(found[:3])}{more}): "
-                "choose another --workdir, or delete that folder"
-            )
+        if held != config and not self._begun():  # nothing is lost
+            write_json(self.config_file, {**config, "environment": now})
+        elif held != config:
+            raise UserError(f"{self.path} holds another run ({_told(held, config)}): {ELSEWHERE}")
         self.moved = differences(began or {}, now)
 
     def __enter__(self) -> "Workdir":
@@ -138,6 +141,14 @@ class Workdir:
             kept = [record for record in _parse(self.metrics_file) if record["epoch"] <= epoch]
             lines = "".join(json.dumps(record) + "\n" for record in kept)
             write_atomically(self.metrics_file, lines)
+
+
+def _told(held: Mapping[str, Any], config: Mapping[str, Any]) -> str:
+    """The first differences of two configs; what differs in every arm is told once."""
+    found = [re.sub(r"^arms\.[^.]+\.", "", line) for line in differences(held, config)]
+    found = sorted(dict.fromkeys(found), key=lambda line: "." in line.partition(":")[0])
+    more = f" and {len(found) - 4} more" if len(found) > 4 else ""
+    return "; ".join(found[:4]) + more
 
 
 def _parse(path: Path) -> Iterable[Record]:

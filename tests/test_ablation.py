@@ -108,7 +108,7 @@ def test_arms_must_share_their_program_and_their_data():
     arms = {"a": RUN, "b": replace(RUN, model=Model(hidden_size=9))}
     with pytest.raises(UserError, match=r"may differ in text\.source_order only"):
         Ablation(arms, 2, 0)
-    with pytest.raises(UserError, match="seeds must be at least 1, not 0"):
+    with pytest.raises(UserError, match="seeds must be at least 1 and at most 10,000, not 0"):
         two_arms(seeds=0)
     with pytest.raises(UserError, match="first_seed must be from 0"):
         two_arms(first_seed=-1)

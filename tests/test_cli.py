@@ -84,7 +84,7 @@ def raising(error: BaseException):
         (raising(Interrupted("stopped", signal.SIGTERM)), 143, "stopped\n"),
         (raising(Interrupted("stopped", signal.SIGINT)), 130, "stopped\n"),
         (raising(KeyboardInterrupt()), 130, "stopped; the same command goes on"),
-        (missing_file, 2, "error: nowhere/at/all: No such file or directory\n"),
+        (missing_file, 2, "error: nowhere/at/all: No such file or directory: check the path"),
     ],
 )
 def test_every_end_has_its_code_and_its_line(body, code, said, capsys):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -58,8 +59,8 @@ def test_output_without_a_terminal_is_plain_lines_that_open_with_the_plan(finish
         "☒",
         "epoch 30/30",
     ]
-    parts += ["Whole sums right", "The notebook's metric", "floor: source never read", "43.30 %"]
-    parts += ["Reversed against forward", str(folder / "report.md")[:40]]
+    parts += ["The notebook's metric", "floor: source never read", "43.30 %"]
+    parts += ["Reversed against forward", "Whole sums right", str(folder / "report.md")[:40]]
     places = [out.index(part) for part in parts]
     assert places == sorted(places)
 
@@ -115,7 +116,7 @@ def refused(monkeypatch, capsys, module, *arguments: object) -> str:
         (["smoke", "--task.digts", "3"], "--task.digts"),
         (["smoke", "--task.digits", "three"], "three"),
         (["smoke", "--optim.learning-rate", "-1"], "learning_rate must be at least 0"),
-        (["smoke", "--seeds", "0"], "seeds must be at least 1, not 0"),
+        (["smoke", "--seeds", "0"], "seeds must be at least 1 and at most 10,000, not 0"),
         (
             ["smoke", "--task.digits", "1", "--task.splits", "leak_free"],
             "1,400 distinct 2-term, 1-digit '+' questions are asked for (train + dev + test) but "
@@ -257,7 +258,14 @@ def test_committed_results_are_of_the_preset_as_it_is(path):
     assert results["config"] == json.loads(json.dumps(ablation.config))
     assert Ablation.from_config(results["config"]) == ablation
     assert ablation.seeds == 10
-    assert path.with_suffix(".png").exists()
+
+
+def test_the_readme_shows_pictures_that_are_there():
+    pictures = re.findall(
+        r"\]\((experiments/\S+\.png)\)", tables.README.read_text(encoding="utf-8")
+    )
+    assert "experiments/results/reverse_vs_forward.notebook.png" in pictures
+    assert all((tables.README.parent / picture).exists() for picture in pictures)
 
 
 def test_committed_comparisons_follow_from_the_committed_records():

@@ -158,6 +158,6 @@ def test_top_digits_tells_operands_apart_by_their_leading_digits_alone():
 
 
 def test_too_many_questions_are_refused():
-    message = r"^2-term, 4-digit '\+' questions are too many to enumerate \(10,000,000 at most\)$"
+    message = r"^2-term, 4-digit '\+' questions are too many to enumerate \(2,000,000 at most\)$"
     with pytest.raises(UserError, match=message):
         floor(Addition(digits=4), nothing, justify=True, given=1)

@@ -96,7 +96,7 @@ def test_columns_of_numbers_stand_on_the_right_and_words_on_the_left():
         "T", ("a", "b", "c", "d"), (("1", "x", "–", ""), ("+2", "3", "65.1 % [1, 2]", "4"))
     )
     assert table.markdown().splitlines()[1] == "| --: | --- | ------------: | --: |"
-    justify = [column.justify for column in table.rich().columns]
+    justify = [column.justify for column in table.rich().renderables[1].columns]
     assert justify == ["right", "left", "right", "right"]
 
 

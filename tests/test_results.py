@@ -63,7 +63,7 @@ def test_damaged_results_are_refused_in_a_sentence(tmp_path, change, message):
     with pytest.raises(UserError, match=message) as error:
         load_results(path)
     assert str(error.value).startswith(str(path))
-    assert "run the experiment again" in str(error.value)
+    assert "give the same command again" in str(error.value)
     assert "\n" not in str(error.value)
 
 

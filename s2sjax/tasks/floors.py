@@ -13,7 +13,7 @@ from s2sjax.config import Addition
 from s2sjax.errors import UserError
 from s2sjax.tasks.addition import AdditionTask
 
-ENUMERABLE = 10_000_000
+ENUMERABLE = 2_000_000
 """Most questions that are enumerated; two operands of three digits make a million."""
 
 Knows = Callable[[np.ndarray], np.ndarray]
