@@ -8,8 +8,9 @@ import gc
 import logging
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -61,7 +62,7 @@ def restore(directory: Path, epoch: int, like: T) -> T:
     return _attempt(
         directory,
         lambda checkpointer: checkpointer.load(epoch, abstract),
-        f"checkpoint {directory / str(epoch)} cannot be read",
+        f"checkpoint {directory / str(epoch)} is damaged or of another run",
         "delete that folder to go on from the checkpoint before it, or choose another --workdir",
     )
 
@@ -69,6 +70,7 @@ def restore(directory: Path, epoch: int, like: T) -> T:
 def _attempt(directory: Path, action: Callable[[Any], Any], what: str, remedy: str) -> Any:
     """Do something with the checkpoints of a folder; a failure becomes a UserError of one line."""
     keep: Any = ocp.training.preservation_policies.LatestN(KEPT)
+    threads = set(threading.enumerate())
     with _quiet():
         try:
             with ocp.training.Checkpointer(
@@ -78,20 +80,31 @@ def _attempt(directory: Path, action: Callable[[Any], Any], what: str, remedy: s
         except (MemoryError, PermissionError):
             raise  # says nothing about the checkpoint
         except Exception as error:  # Orbax and TensorStore raise many kinds
-            reason = f"{type(error).__name__}: {error}".strip().splitlines()[0][:160]
-        gc.collect()  # coroutines that Orbax left unfinished would complain later
+            reason = _reason(error)
+        # What Orbax left unfinished, threads and coroutines, complains while it ends.
+        for thread in set(threading.enumerate()) - threads:
+            with suppress(Exception):  # Orbax' threads raise their errors again
+                thread.join(timeout=2)
+        time.sleep(0.5)
+        gc.collect()
     raise UserError(f"{what} ({reason}): {remedy}")
+
+
+def _reason(error: Exception) -> str:
+    """An error in a few words."""
+    if "No space left" in str(error) or "RESOURCE_EXHAUSTED" in str(error):
+        return "no space left on the device"
+    return type(error).__name__  # Orbax' texts are pages long
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Keep what Orbax says besides raising an error off the terminal: logs, thread tracebacks."""
-    logger = logging.getLogger("absl")
-    before = logger.level, threading.excepthook, sys.unraisablehook
-    logger.setLevel(logging.CRITICAL + 1)
+    before = logging.root.manager.disable, threading.excepthook, sys.unraisablehook
+    logging.disable(logging.CRITICAL)
     threading.excepthook = sys.unraisablehook = lambda _: None
     try:
         yield
     finally:
-        logger.setLevel(before[0])
+        logging.disable(before[0])
         threading.excepthook, sys.unraisablehook = before[1:]

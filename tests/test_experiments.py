@@ -171,7 +171,7 @@ def test_damaged_results_and_checkpoints_are_named(monkeypatch, capsys, finished
     for data in (folder / "checkpoints" / "30").rglob("d/*"):
         data.write_bytes(data.read_bytes()[:100])
     said = refused(monkeypatch, capsys, reverse_vs_forward, *arguments)
-    assert "checkpoints/30 cannot be read" in said
+    assert "checkpoints/30 is damaged" in said
     assert not (folder / "results.json").exists()
 
 
