@@ -98,7 +98,8 @@ HONEST_METRICS = {
 }
 COMPARED = ("loss", NOTEBOOK, *HONEST_METRICS.values())
 
-# What the notebook printed (experiments 2 and 3; of experiment 1 only "about 43 %" is known).
+# What the notebook printed (experiments 2 and 3; of experiment 1 only "about 43 %" is known). Its
+# figures and settings: Keras, TensorFlow 1.14 to 2.1, one unseeded run an arm.
 PUBLISHED = {
     "notebook": {
         "forward": {"loss": 0.9939, NOTEBOOK: 0.6507},

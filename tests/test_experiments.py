@@ -276,19 +276,21 @@ def test_committed_comparisons_follow_from_the_committed_records():
         assert config_hash(results["config"]) == results["config_hash"]
 
 
-def test_the_notebooks_first_epochs_are_those_committed():
-    study, seed, epochs = reverse_vs_forward.PRESETS["notebook"][1], 3, 5
-    ablation = reverse_vs_forward.ablation_of(cli.Study(study.run, seeds=1, first_seed=seed))
+@pytest.mark.parametrize("path", COMMITTED, ids=lambda path: path.stem)
+def test_the_first_epochs_are_those_committed(path):
+    committed = load_results(path)
+    run, seed = reverse_vs_forward.PRESETS[committed["preset"]][1].run, 3
+    ablation = reverse_vs_forward.ablation_of(cli.Study(run, seeds=1, first_seed=seed))
     programs = make_programs(ablation.trainer, ablation.mesh)
     state, train = ablation.init(programs), ablation.examples("train")
-    for _ in range(epochs):
+    for _ in range(run.train.eval_every):
         state, losses = programs.train_epoch(state, train)
-    committed = load_results(tables.RESULTS / "reverse_vs_forward.notebook.json")
     for mean, arm in zip(losses.mean(axis=1), ablation.arms, strict=True):
-        value = series(committed, arm, "epoch_loss", "train")[seed][epochs]
-        others = [by[epochs] for by in series(committed, arm, "epoch_loss", "train").values()]
-        assert mean == pytest.approx(value, abs=2e-5), arm
-        assert sorted(abs(mean - other) for other in others)[1] > 2e-5  # no other seed would pass
+        of_seeds = series(committed, arm, "epoch_loss", "train")
+        off = {s: abs(float(mean) - loss[run.train.eval_every]) for s, loss in of_seeds.items()}
+        # Other versions and hardware differ in the last digits, other seeds in earlier ones.
+        assert off[seed] < 1e-3, arm
+        assert off[seed] < min(off[other] for other in off if other != seed) / 10, arm
 
 
 @pytest.mark.slow
