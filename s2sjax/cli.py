@@ -86,8 +86,9 @@ def _one_line_errors(read: Callable):
 
 def _one_line(framed: str) -> str:
     """The gist of what tyro frames and wraps."""
-    text = " ".join(re.sub(r"\x1b\[[0-9;]*m|[╭╮╰╯│─+|]|-{3,}", " ", framed).split())
-    text = re.sub(r"^(.{5,40}?):? \1", r"\1", text)  # a title that the text repeats
+    text = re.sub(r"\x1b\[[0-9;]*m|[╭╮╰╯│─]|-{3,}", " ", framed)
+    text = " ".join(re.sub(r"(?m)^ *[+|]|[+|] *$", " ", text).split())
+    text = re.sub(r"(?i)^(.{5,40}?):? (?=\1)", "", text)  # a title that the text repeats
     text = re.sub(r"(Perhaps you meant:?) (--[\w.-]+).*?(?=For full)", r"\1 \2? ", text)
     text = re.sub(r"Argument helptext:.*?(?=For full)", "", text)
     return re.sub(r"For full helptext, (run|see)", "For help:", text)

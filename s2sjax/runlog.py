@@ -81,7 +81,8 @@ class Workdir:
 
     def _begun(self) -> bool:
         """Whether the run has left anything."""
-        return any(self.checkpoints.iterdir()) or self.metrics_file.exists()
+        left = (self.metrics_file, self.results_file, *self.checkpoints.iterdir())
+        return any(path.exists() for path in left)
 
     def _claim(self, config: dict[str, Any]) -> None:
         """Write what the run is, or refuse where another run was written down."""

@@ -38,7 +38,7 @@ def test_a_preset_and_what_is_changed_in_it(monkeypatch):
         (["medium"], "medium"),
         (["small", "--task.digts", "3"], "--task.digts"),
         (["small", "--task.digits", "three"], "three"),
-        (["small", "--task.operator", "*"], "*"),
+        (["small", "--task.operator", "*"], "('+', '-')"),
         (["small", "--task.digits", "0"], "Addition.digits must be at least 1, not 0"),
         (["small", "--text.source-order", "reversed"], "--text.source-order"),
         (["small", "--seeds"], "--seeds"),

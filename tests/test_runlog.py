@@ -37,6 +37,17 @@ def test_the_same_run_goes_on_and_another_is_refused_with_the_difference(tmp_pat
     assert (folder / "config.json").read_text() == before
 
 
+def test_settings_may_change_until_something_has_been_run(tmp_path):
+    other = CONFIG | {"seeds": [3]}
+    with Workdir(tmp_path, CONFIG):
+        pass
+    with Workdir(tmp_path, other) as workdir:
+        assert json.loads(workdir.config_file.read_text())["seeds"] == [3]
+        workdir.results_file.write_text("{}")
+    with pytest.raises(UserError, match="holds another run"):
+        Workdir(tmp_path, CONFIG)
+
+
 def test_a_folder_with_something_else_in_it_is_refused(tmp_path):
     (tmp_path / "thesis.tex").write_text("years of work")
     with pytest.raises(UserError, match="not empty and holds no run"):
