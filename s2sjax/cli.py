@@ -18,6 +18,16 @@ from rich.console import Console
 from s2sjax.config import Run
 from s2sjax.errors import Interrupted, UserError
 
+OPTIONS = {
+    "Addition": "task",
+    "Toy": "task",
+    "Text": "text",
+    "Model": "model",
+    "Optimiser": "optim",
+    "Training": "train",
+}
+"""Prefix of the options that set a config's fields."""
+
 PIPED_WIDTH = 120
 """Columns of tables where output is no terminal."""
 
@@ -111,7 +121,7 @@ def main(body: Callable[[], None]) -> NoReturn:
     try:
         body()
     except UserError as error:
-        _end(f"error: {error}", 2)
+        _end(f"error: {_with_options(str(error))}", 2)
     except Interrupted as stopped:
         _end(str(stopped), 128 + stopped.signal)
     except KeyboardInterrupt:
@@ -129,6 +139,12 @@ def main(body: Callable[[], None]) -> NoReturn:
         where = "" if error.filename is None else f"{error.filename}: "
         _end(f"error: {where}{error.strerror}: check the path, your rights, and the room left", 2)
     sys.exit(0)
+
+
+def _with_options(message: str) -> str:
+    """Settings as the command line names them: 'Model.hidden_size' to '--model.hidden-size'."""
+    named = rf"\b({'|'.join(OPTIONS)})\.(\w+)"
+    return re.sub(named, lambda m: f"--{OPTIONS[m[1]]}.{m[2].replace('_', '-')}", message)
 
 
 def _end(message: str, code: int) -> NoReturn:

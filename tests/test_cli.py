@@ -1,8 +1,10 @@
 """The command line: presets, settings, and one clear line for what cannot be."""
 
+import dataclasses
 import signal
 import sys
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
@@ -92,6 +94,14 @@ def test_every_end_has_its_code_and_its_line(body, code, said, capsys):
         cli.main(body)
     assert ended.value.code == code
     assert capsys.readouterr().err.startswith(said)
+
+
+def test_settings_are_named_as_options_and_every_config_has_a_prefix(capsys):
+    with pytest.raises(SystemExit):
+        cli.main(raising(UserError("Model.hidden_size must be at least 1, not 0")))
+    assert capsys.readouterr().err == "error: --model.hidden-size must be at least 1, not 0\n"
+    parts = {f.name: get_args(f.type) or (f.type,) for f in dataclasses.fields(Run)}
+    assert {kind.__name__: name for name, kinds in parts.items() for kind in kinds} == cli.OPTIONS
 
 
 def test_a_bug_still_shows_where_it_is():

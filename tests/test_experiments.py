@@ -115,7 +115,7 @@ def refused(monkeypatch, capsys, module, *arguments: object) -> str:
         (["notbook"], "notbook"),
         (["smoke", "--task.digts", "3"], "--task.digts"),
         (["smoke", "--task.digits", "three"], "three"),
-        (["smoke", "--optim.learning-rate", "-1"], "learning_rate must be at least 0"),
+        (["smoke", "--optim.learning-rate", "-1"], "--optim.learning-rate must be at least 0"),
         (["smoke", "--seeds", "0"], "seeds must be at least 1 and at most 10,000, not 0"),
         (
             ["smoke", "--task.digits", "1", "--task.splits", "leak_free"],
@@ -123,9 +123,15 @@ def refused(monkeypatch, capsys, module, *arguments: object) -> str:
             "only 55 exist",
         ),
         (["smoke", "--workdir", "/dev/null/run"], "/dev/null"),
-        (["smoke", "--optim.epsilon", "inf"], "epsilon must be at most 100,000,000, not inf"),
-        (["smoke", "--optim.learning-rate", "nan"], "learning_rate must be at least 0, not nan"),
-        (["smoke", "--task.digits", "5000"], "digits must be at most 1,000, not 5000"),
+        (
+            ["smoke", "--optim.epsilon", "inf"],
+            "--optim.epsilon must be at most 100,000,000, not inf",
+        ),
+        (
+            ["smoke", "--optim.learning-rate", "nan"],
+            "--optim.learning-rate must be at least 0, not nan",
+        ),
+        (["smoke", "--task.digits", "5000"], "--task.digits must be at most 1,000, not 5000"),
     ],
 )
 def test_settings_that_cannot_be_are_refused(monkeypatch, capsys, tmp_path, arguments, said):
