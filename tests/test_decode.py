@@ -38,7 +38,7 @@ def compiled(policy, step, state, start, keys):
     return decode(step, state, start, policy=policy, eos_id=EOS, max_decode_len=LENGTH, keys=keys)
 
 
-def run(state=STATE, start=START, keys=KEYS, policy=Greedy(), step=step):  # noqa: B008
+def run(state=STATE, start=START, keys=KEYS, policy=Greedy(), step=step):
     return compiled(policy, step, state, start, keys)
 
 
@@ -74,7 +74,7 @@ def assert_rows(decoded, rows):
 
 
 def test_greedy_is_a_plain_loop_over_the_likeliest_symbols():
-    likeliest = lambda logits, time: int(np.argmax(logits))  # noqa: E731
+    likeliest = lambda logits, time: int(np.argmax(logits))
     rows = [
         plain_loop(s, t, likeliest) for s, t in zip(STATE.tolist(), START.tolist(), strict=True)
     ]
@@ -86,7 +86,7 @@ def test_sampling_is_a_plain_loop_of_choices_with_a_key_a_step(policy):
     choose = jax.jit(policy.choose)
     rows = []
     for key, s, t in zip(KEYS, STATE.tolist(), START.tolist(), strict=True):
-        chosen = lambda logits, time, key=key: int(choose(logits, jax.random.fold_in(key, time)))  # noqa: E731
+        chosen = lambda logits, time, key=key: int(choose(logits, jax.random.fold_in(key, time)))
         rows.append(plain_loop(s, t, chosen))
     assert_rows(run(policy=policy), rows)
 
@@ -281,7 +281,7 @@ DRAWS = 4_000
 )
 def test_draws_follow_the_softmax_of_what_stays_and_steps_are_independent(policy):
     logits = jnp.array([0.3, 1.2, -30.0, 0.8, -0.9, 0.1])  # hardly ever the end symbol
-    same = lambda carry, token: (carry, jnp.broadcast_to(logits, (*token.shape, VOCAB)))  # noqa: E731
+    same = lambda carry, token: (carry, jnp.broadcast_to(logits, (*token.shape, VOCAB)))
     keys = jax.random.split(jax.random.key(3), DRAWS)
     zeros = jnp.zeros(DRAWS, jnp.int32)
     tokens = np.asarray(run(zeros, zeros, keys, policy, same).tokens[:, :2])

@@ -90,7 +90,7 @@ def test_the_model_is_its_equations():
 
     def read(cell, ids, c, h):
         i, f, g, o = np.split(cell["wx"][ids] + h @ cell["wh"] + cell["b"], 4)
-        sigmoid = lambda x: 1 / (1 + np.exp(-x))  # noqa: E731
+        sigmoid = lambda x: 1 / (1 + np.exp(-x))
         c = sigmoid(f) * c + sigmoid(i) * np.tanh(g)
         return c, sigmoid(o) * np.tanh(c)
 
@@ -244,7 +244,7 @@ def test_a_target_costs_one_product_a_step_and_one_for_all_logits(embed):
 @one_hot_and_embedded
 def test_settings_reach_every_loop_and_every_product(embed):
     model = make(embed, precision="bfloat16", unroll=2)
-    loss = lambda params: model.apply(params, PADDED, TARGET_IN).sum()  # noqa: E731
+    loss = lambda params: model.apply(params, PADDED, TARGET_IN).sum()
     jaxpr = jax.make_jaxpr(jax.grad(loss))(parameters(embed))
     found = [eqn for eqn, _ in equations(jaxpr)]
     loops = [eqn.params["unroll"] for eqn in found if eqn.primitive.name == "scan"]
