@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
 from s2sjax.errors import UserError
+from s2sjax.metrics import argmax
 
 Step = Callable[[Any, Int[Array, " batch"]], tuple[Any, Float[Array, "batch vocab"]]]
 """(carry, symbol) -> (carry, logits of the next symbol)."""
@@ -28,7 +29,7 @@ class Greedy:
     def choose(self, logits: Float[Array, " vocab"], key: Key[Array, ""]) -> Int[Array, ""]:
         """The likeliest symbol; of equals, the one with the smallest id."""
         del key
-        return jnp.argmax(logits).astype(jnp.int32)
+        return argmax(logits)
 
 
 @dataclass(frozen=True)
