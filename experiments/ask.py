@@ -9,7 +9,7 @@ Takes about ten seconds to start. Where the run gave the answer's first characte
 
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -17,24 +17,19 @@ from typing import Annotated
 if __name__ == "__main__":  # there is nothing to save
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
-import jax
 import numpy as np
 import tyro
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from s2sjax import checkpoint
-from s2sjax.ablation import Ablation, read_answer
 from s2sjax.cli import main, make_console, parse
-from s2sjax.data import Examples
-from s2sjax.decode import Decoded, Greedy
+from s2sjax.data import Formatter
 from s2sjax.errors import UserError
-from s2sjax.fit import make_programs
+from s2sjax.group import formatter, read_answer
 from s2sjax.progress import RIGHT, WRONG
-from s2sjax.replicas import lift, spread, stack, use_all_cores
-from s2sjax.results import load_results
-from s2sjax.train import Params
+from s2sjax.replicas import use_all_cores
+from s2sjax.trained import Answers, Models, load, load_ablation
 
 
 @dataclass(frozen=True)
@@ -51,71 +46,69 @@ class Ask:
     """Whose probabilities are shown; the default is the run's first seed."""
 
 
-class Arms:
-    """The trained replicas of a finished run."""
-
-    def __init__(self, ablation: Ablation, workdir: Path):
-        """Load the last checkpoint of `workdir`, where `ablation` ran."""
-        self.ablation = ablation
-        epochs = ablation.run.train.epochs
-        if checkpoint.latest(workdir / "checkpoints") != epochs:
-            raise UserError(f"{workdir} has no checkpoint of its last epoch, {epochs}")
-        like = ablation.init(make_programs(ablation.trainer, ablation.mesh))
-        state = checkpoint.restore(workdir / "checkpoints", epochs, like)
-        self._params: Params = state.params
-        self._decode = lift(self._greedy, ablation.mesh)
-
-    def _greedy(self, params: Params, examples: Examples) -> Decoded:
-        keys = jax.random.split(jax.random.key(0), 1)  # greedy draws nothing
-        return self.ablation.trainer.decode(params, examples, Greedy(), keys)
-
-    def answers(self, question: str, gold: str) -> Decoded:
-        """Every replica's answer to a question, ``[replicas, time]``."""
-        ablation = self.ablation
-        rows = [
-            ablation.formatter(arm).examples([(question, gold)]) for arm, _ in ablation.replicas
-        ]
-        decoded = self._decode(self._params, spread(stack(rows), ablation.mesh))
-        return jax.tree.map(lambda x: x[:, 0], jax.device_get(decoded))
+def golds(forms: Mapping[str, Formatter], question: str) -> dict[str, str]:
+    """The right answer by arm, but for arms of other tasks; raises UserError if none is left."""
+    right, refusals = {}, []
+    for arm, form in forms.items():
+        try:
+            right[arm] = form.task.answer(question)
+        except UserError as error:
+            refusals.append(str(error))
+    if not right:
+        raise UserError("; or ".join(dict.fromkeys(refusals)))
+    return right
 
 
-def answer_table(arms: Arms, question: str, seed: int) -> Table:
-    """One row an arm: its answer, each character's probability, and how many seeds are right."""
-    ablation = arms.ablation
-    gold = ablation.task.answer(question)
-    decoded = arms.answers(question, gold)
-    table = Table(title=f"{question} = {gold}", title_justify="left")
-    for header in (
-        "arm",
-        f"answer, seed {seed}",
-        "",
-        "characters as written, and their probability",
-    ):
-        table.add_column(header)
-    table.add_column("seeds right", justify="right")
-    for index, arm in enumerate(ablation.arms):
-        formatter = ablation.formatter(arm)
-        rows = range(index * ablation.seeds, (index + 1) * ablation.seeds)
-        written = [read_answer(formatter, gold, decoded.tokens[row]) for row in rows]
-        shown = seed - ablation.first_seed
-        right = written[shown] == gold
-        given = formatter.text.start == "first_target"
-        vocab = formatter.vocabulary
-        first = vocab.encode(formatter.target(gold)[0])[0]
-        characters = [f"{vocab.show(first)} given"] if given else []
-        tokens, log_probs = (x[rows[shown]] for x in decoded)
-        for token, log_prob in zip(tokens, log_probs, strict=True):
-            characters.append(f"{vocab.show(int(token))} {np.exp(log_prob):.0%}")
-            if token == vocab.eos_id:
-                break
-        table.add_row(
-            arm,
-            written[shown],
-            Text(RIGHT if right else WRONG, style="bold green" if right else "bold red"),
-            "   ".join(characters),
-            f"{sum(w == gold for w in written)} of {len(written)}",
-        )
-    return table
+def answer_tables(
+    models: Models, gold: Mapping[str, str], question: str, seed: int
+) -> Iterator[Table]:
+    """A table for each right answer there is: arms of one task have one.
+
+    Args:
+        models: the trained models.
+        gold: the right answer by arm; arms without one are left out.
+        question: what is asked.
+        seed: whose probabilities are shown.
+    """
+    asked = {arm: [[(question, right)]] * len(models.seeds) for arm, right in gold.items()}
+    answers = models.decode(asked)
+    for right in dict.fromkeys(gold.values()):
+        table = Table(title=f"{question} = {right}", title_justify="left")
+        for header in (
+            "arm",
+            f"answer, seed {seed}",
+            "",
+            "characters as written, and their probability",
+        ):
+            table.add_column(header)
+        table.add_column("seeds right", justify="right")
+        for arm in gold:
+            if gold[arm] == right:
+                shown = models.seeds.index(seed)
+                table.add_row(arm, *_cells(models.formatters[arm], right, answers[arm], shown))
+        yield table
+
+
+def _cells(form: Formatter, gold: str, answers: Answers, seed: int) -> tuple[str | Text, ...]:
+    """A seed's answer, the probability of each character, and how many seeds are right."""
+    tokens, log_probs = answers.tokens[:, 0], answers.log_probs[seed, 0]
+    written = [read_answer(form, gold, ids) for ids in tokens]
+    right = written[seed] == gold
+    vocab = form.vocabulary
+    characters = []
+    if form.text.start == "first_target":
+        first = vocab.encode(form.target(gold)[0])[0]
+        characters.append(f"{vocab.show(first)} given")
+    for token, log_prob in zip(tokens[seed], log_probs, strict=True):
+        characters.append(f"{vocab.show(int(token))} {np.exp(log_prob):.0%}")
+        if token == vocab.eos_id:
+            break
+    return (
+        written[seed],
+        Text(RIGHT if right else WRONG, style="bold green" if right else "bold red"),
+        "   ".join(characters),
+        f"{sum(w == gold for w in written)} of {len(written)}",
+    )
 
 
 def without_spaces(question: str) -> str:
@@ -140,19 +133,21 @@ def ask() -> None:
     asked = parse(Ask, __doc__ or "")
     use_all_cores()
     console = make_console()
-    results = load_results(asked.workdir / "results.json")
-    ablation = Ablation.from_config(results["config"])
-    seed = ablation.first_seed if asked.seed is None else asked.seed
-    last = ablation.first_seed + ablation.seeds - 1
-    if not ablation.first_seed <= seed <= last:
-        raise UserError(f"seed {seed} was not run; there are {ablation.first_seed} to {last}")
+    ablation = load_ablation(asked.workdir)
+    seeds = range(ablation.first_seed, ablation.first_seed + ablation.seeds)
+    seed = seeds[0] if asked.seed is None else asked.seed
+    if seed not in seeds:
+        raise UserError(f"seed {seed} was not run; there are {seeds[0]} to {seeds[-1]}")
+    forms = {arm: formatter(run) for arm, run in ablation.arms.items()}
     for question in map(without_spaces, asked.questions):
-        ablation.task.answer(question)  # refuses a string that is none
-    arms = Arms(ablation, asked.workdir)
+        golds(forms, question)  # refuses a string that is none, before anything is loaded
+    models = load(asked.workdir)
     interactive = not asked.questions and sys.stdin.isatty()
     for question in questions_of(asked, console):
         try:
-            console.print(answer_table(arms, question, seed))
+            gold = golds(forms, question)
+            for table in answer_tables(models, gold, question, seed):
+                console.print(table)
         except UserError as error:
             if not interactive:
                 raise

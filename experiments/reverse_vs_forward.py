@@ -18,39 +18,33 @@ Another model: ``reverse_vs_forward.py clean --model.hidden-size 256 --workdir r
 """
 
 import signal
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 if __name__ == "__main__":  # until training starts, Ctrl-C has nothing to save
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
-from s2sjax.ablation import Ablation, run
-from s2sjax.cli import Study, main, make_console, parse_study
+from s2sjax.cli import Study, main
 from s2sjax.config import Addition, Model, Run, Text, Training, from_json
+from s2sjax.experiment import Experiment, Section
 from s2sjax.metrics import HEADLINE
-from s2sjax.plan import parameter_table, plan_table
 from s2sjax.plots import accuracy_by_position, learning_curves, score_distribution
-from s2sjax.replicas import use_all_cores
 from s2sjax.report import (
     Picture,
     Table,
     comparison_table,
     number,
     per_seed_table,
-    provenance,
     quantity,
     score_table,
-    write_report,
 )
 from s2sjax.results import Results
-from s2sjax.runlog import Workdir
 from s2sjax.tasks import floors
 from s2sjax.tasks.floors import Floor, floor
-
-EXPERIMENT = "reverse_vs_forward"
+from s2sjax.verdicts import Published
 
 NOTEBOOK_TEXT = Text(justify="right", start="first_target")
 
@@ -108,6 +102,8 @@ PUBLISHED = {
     "one_unit": {"forward": {NOTEBOOK: 0.43}},
 }
 
+OUTSIDE = "the figure belongs to an earlier model than the notebook prints"
+
 COUNTS = {
     "first_target": (
         "What 'accuracy' counts: the share of single characters predicted right while the gold "
@@ -123,13 +119,17 @@ COUNTS = {
 }
 
 
-def ablation_of(study: Study) -> Ablation:
+def arms(_: str, study: Study) -> Mapping[str, Run]:
     """The two arms: the study's run, its source read forward and reversed."""
-    arms = {
+    return {
         order: replace(study.run, text=replace(study.run.text, source_order=order))
         for order in ("forward", "reversed")
     }
-    return Ablation(arms, study.seeds, study.first_seed)
+
+
+def pairs(*_: object) -> list[tuple[str, str]]:
+    """Reversed against forward."""
+    return [("reversed", "forward")]
 
 
 # --- what the scores are held against --------------------------------------------------------
@@ -147,16 +147,15 @@ class Reference(NamedTuple):
 def enumerated_floors(run: Run) -> list[Reference]:
     """Scores of the best predictors that know nothing, or the top digits, of each operand."""
     task = run.task
-    if not isinstance(task, Addition) or 10 ** (task.digits * task.terms) > floors.ENUMERABLE:
+    if not isinstance(task, Addition) or not floors.enumerable(task):
         return []
-    shape = {"justify": run.text.justify == "right", "given": int(run.text.start == "first_target")}
     known: list[tuple[str, str, floors.Knows]]
     known = [("source never read", "source never read", floors.nothing)]
     if task.digits > 2:
         knows = floors.top_digits(2, task.digits)
         known.append(("top two digits of each operand known", "top two digits known", knows))
     return [
-        Reference(f"floor: {row}", line, _scores(floor(task, knows, **shape)))
+        Reference(f"floor: {row}", line, _scores(floor(task, knows, run.text)))
         for row, line, knows in known
     ]
 
@@ -255,12 +254,10 @@ def draw(results: Results, folder: Path) -> list[Picture]:
     ]
 
 
-def sections(results: Results, pictures: list[Picture]) -> list[str | Table | Picture]:
+def sections(results: Results, pictures: Sequence[Picture]) -> list[Section]:
     """The report, in order."""
     told = tables(results)
     return [
-        f"# Does reversing the source help? ({results['preset']})",
-        headline(results),
         told["notebook"],
         COUNTS[base_run(results).text.start],
         told["honest"],
@@ -270,34 +267,44 @@ def sections(results: Results, pictures: list[Picture]) -> list[str | Table | Pi
         told["seeds_loss"],
         told["seeds_headline"],
         told["fit"],
-        provenance(results),
     ]
 
 
-def experiment() -> None:
-    """Parse, run, report."""
-    preset, study, folder = parse_study(EXPERIMENT, __doc__ or "", PRESETS)
-    use_all_cores()
-    console = make_console()
-    ablation = ablation_of(study)
-    config: dict[str, Any] = {"experiment": EXPERIMENT, "preset": preset, **ablation.config}
-    with Workdir(folder, config) as workdir:
-        console.print(parameter_table(ablation).rich())
-        console.print(plan_table(ablation).rich())
-        results = run(EXPERIMENT, preset, ablation, workdir, console, COMPARED)
-        console.print("drawing ...")
-        pictures = draw(results, folder)
-        report = sections(results, pictures)
-        write_report(folder / "report.md", report)
-        for section in report[2:]:
-            if isinstance(section, Table):
-                console.print(section.rich())
-            elif isinstance(section, str):
-                console.print(section, highlight=False)
-                console.print()
-        console.print(headline(results), style="bold", highlight=False)
-        console.print(f"report and pictures: {folder / 'report.md'}", soft_wrap=True)
+def published(results: Results) -> list[Published]:
+    """The notebook's figures: one unseeded run each."""
+    settings = {
+        "notebook": "sums of 3 digits, 5,000 questions, 200 epochs",
+        "one_unit": "sums of 2 digits, 1 unit, 30 epochs",
+    }
+    return [
+        Published(
+            f"{arm}: {'loss' if metric == 'loss' else 'accuracy'}",
+            value,
+            arm,
+            metric,
+            source="the notebook",
+            setting=settings[results["preset"]],
+            reason=OUTSIDE,
+            decimals=0 if results["preset"] == "one_unit" else 2,
+        )
+        for arm, figures in PUBLISHED.get(results["preset"], {}).items()
+        for metric, value in figures.items()
+    ]
 
+
+EXPERIMENT = Experiment(
+    "reverse_vs_forward",
+    __doc__ or "",
+    PRESETS,
+    arms,
+    pairs,
+    COMPARED,
+    headline,
+    tables,
+    draw_curves,
+    draw,
+    sections,
+)
 
 if __name__ == "__main__":
-    main(experiment)
+    main(EXPERIMENT.run)

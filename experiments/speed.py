@@ -20,11 +20,12 @@ from dataclasses import dataclass
 
 import jax
 import reverse_vs_forward
-from reverse_vs_forward import PRESETS, ablation_of
+from reverse_vs_forward import EXPERIMENT
 
 from s2sjax.cli import Study, main, make_console, parse
 from s2sjax.errors import UserError
 from s2sjax.fit import evaluate, make_programs
+from s2sjax.group import updates_per_epoch
 from s2sjax.replicas import lift, use_all_cores
 from s2sjax.report import Table
 
@@ -67,12 +68,12 @@ def seconds_to_first_line(seeds: int) -> float:
 def measure(asked: Speed) -> Table:
     """Train a few epochs and time them."""
     to_first_line = seconds_to_first_line(asked.seeds)
-    study = PRESETS["notebook"][1]
-    ablation = ablation_of(Study(study.run, asked.seeds))
-    programs = make_programs(ablation.trainer, ablation.mesh)
-    state = ablation.init(programs)
-    train, dev = ablation.examples("train"), ablation.examples("dev")
-    devices = ablation.mesh.devices.flatten()
+    study = EXPERIMENT.presets["notebook"][1]
+    (group,) = EXPERIMENT.ablation("notebook", Study(study.run, asked.seeds)).groups
+    programs = make_programs(group.trainer, group.mesh)
+    state = group.init(programs)
+    train, dev = group.examples("train"), group.examples("dev")
+    devices = group.mesh.devices.flatten()
     used, other = ("in turns", "vmapped")
     if devices[0].platform != "cpu":
         used, other = other, used
@@ -81,15 +82,14 @@ def measure(asked: Speed) -> Table:
     layouts = {used: programs.train_epoch.lower(state, train).compile()}
     compiling = time.perf_counter() - started
     state, _ = layouts[used](state, train)
-    evaluate(programs, state, dev)
+    evaluate(programs, state.params, dev)
     started = time.perf_counter()
-    evaluate(programs, state, dev)
+    evaluate(programs, state.params, dev)
     evaluating = time.perf_counter() - started
     peak = peak_memory()
 
-    rival = lift(
-        ablation.trainer.train_epoch, ablation.mesh, donate=(0,), in_turns=other == "in turns"
-    )
+    in_turns = other == "in turns"
+    rival = lift(group.trainer.train_epoch, group.mesh, donate=(0,), in_turns=in_turns)
     layouts[other] = rival.lower(state, train).compile()
     seconds: dict[str, list[float]] = {name: [] for name in layouts}
     for epoch in range(asked.epochs + 1):
@@ -100,7 +100,7 @@ def measure(asked: Speed) -> Table:
             if epoch:  # the first one warms up
                 seconds[name].append(time.perf_counter() - started)
 
-    replicas, updates = len(ablation.replicas), ablation.updates_per_epoch()
+    replicas, updates = len(group.replicas), updates_per_epoch(group.run)
     epochs, pace = study.run.train.epochs, statistics.median(seconds[used])
     looks = epochs // study.run.train.eval_every
     whole = epochs * pace + looks * evaluating

@@ -17,8 +17,12 @@ import tyro
 
 from s2sjax.errors import UserError
 
-SourceOrder = Literal["forward", "reversed"]
-Initialiser = Literal["keras", "flax", "torch", "sutskever"]
+SourceOrder = Literal["forward", "reversed", "digits_reversed", "operands_swapped", "doubled"]
+TargetOrder = Literal["forward", "reversed"]
+Justify = Literal["left", "right"]
+Cell = Literal["lstm", "gru", "rnn"]
+Initialiser = Literal["keras", "flax", "torch", "sutskever", "saitoh"]
+Schedule = Literal["constant", "cosine", "inverse_sqrt", "halving"]
 Precision = Literal["float32", "bfloat16"]
 
 T = TypeVar("T")
@@ -44,7 +48,11 @@ class Addition:
     """Sums written out in decimal: '27+5' -> '32'."""
 
     digits: int = 3
-    """Most digits an operand has; operands are uniform in 0 .. 10^digits - 1."""
+    """Most digits an operand has."""
+    operands: Literal["uniform", "any_length", "short_first"] = "uniform"
+    """uniform: each in 0 .. 10^digits - 1. any_length: first its number of digits is drawn, then
+    every digit, leading zeros dropped (Keras, Saitoh). short_first: one in 0 .. 99, the others
+    uniform, written in ascending order (Flax' seq2seq example)."""
     terms: int = 2
     """Operands in a question."""
     operator: Literal["+", "-"] = "+"
@@ -59,12 +67,25 @@ class Addition:
     """independent: each seed draws all its questions with replacement (the notebook's way).
     leak_free: no question twice, also not with exchangeable operands swapped; dev and test are
     shared by every seed, training questions are each seed's own."""
+    file: Annotated[str | None, tyro.conf.arg(aliases=["--data"])] = None
+    """File with a line QUESTION_ANSWER for every training and test question, as Saitoh's
+    addition.txt; split as he splits it, the same for every seed. Dev questions are drawn, none of
+    them in the file. None draws all."""
+    sha256: Annotated[str | None, tyro.conf.Suppress] = None
+    """Hash of the file's content; set by the experiment, so that a run goes on with it only."""
 
     def __post_init__(self) -> None:
         """Refuse sizes that cannot be; how many distinct questions exist is the task's to check."""
         _at_least(1, self, "train", "dev", "test")
         _at_least(1, self, "digits", most=1_000)
         _at_least(2, self, "terms", most=1_000)
+        if self.operands == "short_first" and self.operator == "-":
+            raise UserError("Addition.operands short_first sorts them: Addition.operator must be +")
+        if self.file is not None and (self.splits, self.operator) != ("leak_free", "+"):
+            raise UserError(
+                "Addition.file holds distinct sums: Addition.splits must be leak_free, "
+                "Addition.operator +"
+            )
 
 
 @dataclass(frozen=True)
@@ -103,40 +124,82 @@ class Text:
     """How a pair of strings becomes two rows of ids."""
 
     source_order: Annotated[SourceOrder, tyro.conf.Suppress] = "forward"
-    """Order of the source's characters; the justified string is what is reversed. Set by the arms
-    of an experiment, so it is no option of the command line."""
-    justify: Literal["right"] | None = None
-    """right: both strings are filled with spaces on the left to full width; a space is an ordinary
-    character, read, predicted and scored. None: rows are filled with padding, never read or
-    scored."""
+    """Order of the source's characters. digits_reversed: each operand's digits, the operands stay;
+    operands_swapped: the last operand first; doubled: the source twice, in its order. Set by the
+    arms of an experiment, so it is no option of the command line."""
+    target_order: TargetOrder = "forward"
+    """Order of the target's characters: reversed writes the last one first."""
+    justify: Justify | None = None
+    """right: both strings are filled with spaces on the left to full width, left: on the right; a
+    space is an ordinary character, read, predicted and scored. None: rows are filled with padding,
+    never read or scored."""
+    justify_when: Literal["before", "after"] = "before"
+    """before: the justified string is put in its order, so that spaces move with it (the notebook,
+    Keras, Saitoh). after: the order first, so that spaces stay on their side."""
+    mask_spaces: bool = False
+    """The encoder skips the spaces that justification wrote, as it always skips padding."""
+    lag: int = 0
+    """Spaces between the source and its end: time that passes and tells nothing."""
     source_eos: bool = True
     """End the source with the end-of-sequence symbol, after any reversal."""
-    start: Literal["bos", "first_target"] = "bos"
+    target_eos: bool = True
+    """End the target with the end-of-sequence symbol; False: every target has full width."""
+    start: Literal["bos", "first_target", "nothing"] = "bos"
     """bos: decoding starts from the begin symbol. first_target: the answer's first character is
-    given to the decoder and never predicted."""
+    given to the decoder and never predicted. nothing: the decoder reads no symbols (repeat)."""
+
+    def __post_init__(self) -> None:
+        """Refuse combinations that cannot be."""
+        _at_least(0, self, "lag", most=1_000)
+        if self.justify is None and self.mask_spaces:
+            raise UserError("Text.mask_spaces needs Text.justify: nothing else writes the spaces")
+        if self.justify is None and self.justify_when == "after":
+            raise UserError("Text.justify_when needs Text.justify: nothing is justified")
+        if self.justify is None and not self.target_eos:
+            raise UserError(
+                "Text.target_eos False needs Text.justify: answers of several lengths need an end"
+            )
 
 
 @dataclass(frozen=True)
 class Model:
-    """The encoder-decoder: LSTM -> state -> LSTM -> softmax."""
+    """The encoder-decoder: recurrent layers -> state -> recurrent layers -> softmax."""
 
+    cell: Cell = "lstm"
+    """The recurrence of encoder and decoder."""
     hidden_size: int = 128
-    """Units of the encoder and of the decoder."""
+    """Units of every layer."""
+    encoder_layers: int = 1
+    """Recurrent layers that read, one above the other."""
+    decoder_layers: int = 1
+    """Recurrent layers that write."""
+    decoder: Literal["state", "repeat"] = "state"
+    """state: starts from the encoder's last state and reads the symbols written so far (Sutskever
+    et al.). repeat: starts from zero and reads the encoder's last output at every step, no symbols
+    (Keras' RepeatVector)."""
+    peeky: bool = False
+    """The encoder's last output goes to every decoder step and to the output layer (Saitoh)."""
+    hand_over: Literal["carry", "hidden"] = "carry"
+    """What starts a state decoder. hidden: an LSTM's cell c starts from zero (Saitoh)."""
     embed_dim: int | None = None
     """Width of the learned input embedding; None reads one-hot inputs."""
     init: Initialiser = "keras"
-    """Initial weights as that library (or paper) draws them, forget bias included; embeddings are
-    drawn as input weights are."""
+    """Initial weights as that library (or author) draws them, forget bias included."""
     precision: Precision = "float32"
     """Inputs of matrix products; accumulation, carry and parameters stay float32."""
     unroll: int = 1
     """Time steps an iteration of the compiled loop does."""
 
     def __post_init__(self) -> None:
-        """Refuse sizes that cannot be."""
+        """Refuse sizes and combinations that cannot be."""
         _at_least(1, self, "hidden_size", "unroll")
+        _at_least(1, self, "encoder_layers", "decoder_layers", most=100)
         if self.embed_dim is not None:
             _at_least(1, self, "embed_dim")
+        if self.hand_over == "hidden" and self.cell != "lstm":
+            raise UserError(f"Model.hand_over hidden: Model.cell {self.cell} has nothing else")
+        if self.hand_over == "hidden" and self.decoder == "repeat":
+            raise UserError("Model.hand_over: Model.decoder repeat starts from zero")
 
 
 @dataclass(frozen=True)
@@ -148,10 +211,25 @@ class Optimiser:
     epsilon: float = 1e-7
     """Added to the root of the bias-corrected second moment. 1e-7 is Keras' value, which adds it
     before the correction."""
+    clip: float | None = None
+    """Largest global norm of a gradient; longer ones are scaled down (Pascanu et al., 2013)."""
+    schedule: Schedule = "constant"
+    """What the step size does. cosine: falls to 0 along half a wave (Loshchilov & Hutter, 2017).
+    inverse_sqrt: after `warmup`, falls with the root of the updates (Vaswani et al., 2017).
+    halving: from the middle of the training on halved, at once and at every further tenth
+    (Luong et al., 2015: 10 epochs, halved after each from the fifth on)."""
+    warmup: int = 0
+    """Updates over which the step size first rises, linearly."""
 
     def __post_init__(self) -> None:
         """Refuse a step that cannot be."""
-        _at_least(0, self, "learning_rate", "epsilon")
+        _at_least(0, self, "learning_rate", "epsilon", "warmup")
+        if self.clip is not None:
+            _at_least(0, self, "clip")
+        if self.schedule == "inverse_sqrt" and self.warmup == 0:
+            raise UserError(
+                "Optimiser.schedule inverse_sqrt falls from Optimiser.warmup on: set it"
+            )
 
 
 @dataclass(frozen=True)
@@ -168,10 +246,34 @@ class Training:
     """Epochs from one checkpoint to the next; the last epoch is always saved."""
     show_every: int = 25
     """Epochs from one look at a few answered dev questions to the next."""
+    shown: int = 5
+    """How many of them."""
+    teacher_forcing: float = 1.0
+    """Chance, for every token on its own, that the decoder reads the gold symbol; else it reads a
+    draw from its own softmax (scheduled sampling, Bengio et al., 2015). 0 trains free-running."""
+    teacher_forcing_end: float | None = None
+    """Where that chance has gone, linearly, by the last update; None: it stays."""
+    label_smoothing: float = 0.0
+    """Share of the target's probability spread evenly over the vocabulary (Szegedy et al., 2016);
+    reported losses are those of the gold symbol."""
+    patience: int | None = None
+    """Evaluations without a better dev loss after which a replica stops; what is scored are then
+    its parameters at the best. None trains for all epochs and scores the last ones."""
 
     def __post_init__(self) -> None:
         """Refuse sizes that cannot be."""
         _at_least(1, self, "epochs", "batch_size", "eval_every", "checkpoint_every", "show_every")
+        _at_least(1, self, "shown", most=1_000)
+        _at_least(0, self, "teacher_forcing", "label_smoothing", most=1)
+        if self.teacher_forcing_end is not None:
+            _at_least(0, self, "teacher_forcing_end", most=1)
+        if self.patience is not None:
+            _at_least(1, self, "patience")
+
+    @property
+    def always_forced(self) -> bool:
+        """Whether the decoder only ever reads gold symbols."""
+        return self.teacher_forcing == 1 and self.teacher_forcing_end in (None, 1)
 
 
 @dataclass(frozen=True)
@@ -184,6 +286,23 @@ class Run:
     optim: Optimiser = field(default_factory=Optimiser)
     train: Training = field(default_factory=Training)
 
+    def __post_init__(self) -> None:
+        """Refuse parts that do not go together."""
+        reads_nothing = self.model.decoder == "repeat"
+        if reads_nothing != (self.text.start == "nothing"):
+            raise UserError(
+                "Text.start nothing and Model.decoder repeat go together: "
+                f"not {self.text.start} and {self.model.decoder}"
+            )
+        if reads_nothing and not self.train.always_forced:
+            raise UserError("Training.teacher_forcing: Model.decoder repeat reads no symbols")
+        orders = ("digits_reversed", "operands_swapped")
+        if isinstance(self.task, Toy) and self.text.source_order in orders:
+            raise UserError(f"Text.source_order {self.text.source_order}: Toy has no operands")
+        shortest = isinstance(self.task, Toy) and self.task.max_length == 1
+        if shortest and self.text.start == "first_target":
+            raise UserError("Text.start first_target gives all away where Toy.max_length is 1")
+
 
 # --- to and from JSON ------------------------------------------------------------------------
 
@@ -194,15 +313,18 @@ def to_json(config: Any) -> dict[str, Any]:
 
 
 def from_json(kind: type[T], values: Any, where: str = "config") -> T:
-    """Rebuild a config of type `kind`; unknown, missing and ill-typed fields raise UserError."""
+    """Rebuild a config of type `kind`; unknown and ill-typed settings raise UserError.
+
+    Missing ones take their defaults: a setting's default means what was done before there was the
+    setting, so that results stay readable when settings are added.
+    """
     if not isinstance(values, Mapping):
         raise UserError(f"{where} must be an object of settings, not {values!r}")
     hints = typing.get_type_hints(kind)
     names = {f.name for f in dataclasses.fields(typing.cast(Any, kind))}
-    for problem, found in (("unknown", set(values) - names), ("missing", names - set(values))):
-        if found:
-            raise UserError(f"{where} has {problem} settings: {', '.join(sorted(found))}")
-    return kind(**{n: _value(hints[n], values[n], f"{where}.{n}") for n in names})
+    if unknown := set(values) - names:
+        raise UserError(f"{where} has unknown settings: {', '.join(sorted(unknown))}")
+    return kind(**{n: _value(hints[n], values[n], f"{where}.{n}") for n in names & set(values)})
 
 
 def _value(hint: Any, value: Any, where: str) -> Any:
@@ -223,7 +345,7 @@ def _kind(kinds: tuple[type, ...], value: Any, where: str) -> type:
     if len(kinds) == 1 or not isinstance(value, Mapping):
         return kinds[0]
     for kind in kinds:
-        if {f.name for f in dataclasses.fields(kind)} == set(value):
+        if {f.name for f in dataclasses.fields(kind)} >= set(value):
             return kind
     names = ", ".join(kind.__name__ for kind in kinds)
     raise UserError(f"{where} has the settings of none of: {names}")

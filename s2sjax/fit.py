@@ -22,21 +22,23 @@ from s2sjax.data import Examples
 from s2sjax.errors import Interrupted, UserError
 from s2sjax.metrics import Count
 from s2sjax.replicas import lift
-from s2sjax.train import Trainer, TrainState
+from s2sjax.train import Params, Trainer, TrainState
 
 
 class Programs(NamedTuple):
     """The compiled programs of a stack of runs; each serves every replica.
 
     Attributes:
-        init: keys -> state.
+        init: (keys, learning rates) -> state.
         train_epoch: (state, examples) -> (state, losses ``[replicas, updates]``).
         evaluate: (params, examples) -> (counts by metric, answers ``[replicas, n, time]``).
+        watch: (state, dev losses) -> state, for early stopping.
     """
 
     init: Any
     train_epoch: Any
     evaluate: Any
+    watch: Any
 
 
 def make_programs(trainer: Trainer, mesh: Mesh) -> Programs:
@@ -45,6 +47,7 @@ def make_programs(trainer: Trainer, mesh: Mesh) -> Programs:
         lift(trainer.init, mesh),
         lift(trainer.train_epoch, mesh, donate=(0,)),
         lift(trainer.evaluate, mesh),
+        lift(trainer.watch, mesh, donate=(0,)),
     )
 
 
@@ -74,9 +77,9 @@ class Epoch(NamedTuple):
     evaluation: Evaluation | None
 
 
-def evaluate(programs: Programs, state: TrainState, examples: Examples) -> Evaluation:
-    """Score every replica and bring the scores to the host."""
-    return Evaluation(*jax.device_get(programs.evaluate(state.params, examples)))
+def evaluate(programs: Programs, params: Params, examples: Examples) -> Evaluation:
+    """Score every replica's parameters and bring the scores to the host."""
+    return Evaluation(*jax.device_get(programs.evaluate(params, examples)))
 
 
 @contextmanager
@@ -113,7 +116,9 @@ def fit(
     checkpoints: Path,
     on_epoch: Callable[[Epoch], None],
 ) -> TrainState:
-    """Train from `state` to the last epoch; `state` is used up.
+    """Train from `state` to the last epoch, or until every replica has stopped early.
+
+    `state` is used up.
 
     Args:
         programs: from `make_programs`.
@@ -131,13 +136,20 @@ def fit(
     first = int(state.epoch[0]) + 1
     with stop_requests() as stop:
         for epoch in range(first, training.epochs + 1):
+            if stopped(state, training):
+                break
             state, device_losses = programs.train_epoch(state, splits["train"])
             losses = np.asarray(device_losses)
             _refuse_divergence(losses, epoch, labels, checkpoints)
             _refuse_broken_parameters(state, epoch, labels, checkpoints)
             last = epoch == training.epochs
-            look = last or epoch % training.eval_every == 0
-            evaluation = evaluate(programs, state, splits["dev"]) if look else None
+            evaluation = None
+            if last or epoch % training.eval_every == 0:
+                evaluation = evaluate(programs, state.params, splits["dev"])
+                if training.patience is not None:
+                    loss = evaluation.counts["loss"]
+                    state = programs.watch(state, loss.right / loss.of)
+                    last = last or stopped(state, training)
             on_epoch(Epoch(epoch, losses, evaluation))
             if last or stop or epoch % training.checkpoint_every == 0:
                 checkpoint.save(checkpoints, epoch, state)
@@ -148,6 +160,13 @@ def fit(
                     stop[0],
                 )
     return state
+
+
+def stopped(state: TrainState, training: Training) -> bool:
+    """Whether early stopping has stopped every replica."""
+    if state.best is None or training.patience is None:
+        return False
+    return bool((np.asarray(state.best.stale) >= training.patience).all())
 
 
 def _refuse_divergence(

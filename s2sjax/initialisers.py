@@ -3,15 +3,18 @@
 ========== ============================ ================================ ==========================
 preset     input and output kernels     recurrent kernel                 biases
 ========== ============================ ================================ ==========================
-keras      Glorot uniform               orthogonal over all gates        0, forget gate 1
+keras      Glorot uniform               orthogonal over all gates        0, LSTM's forget gate 1
 flax       LeCun normal                 orthogonal, each gate on its own 0
 torch      uniform +-1/sqrt(hidden)     the same                         the same
 sutskever  uniform +-0.08               the same                         the same
+saitoh     normal/sqrt(rows)            the same                         0
 ========== ============================ ================================ ==========================
 
-Embeddings are drawn as input kernels are. torch has a second bias vector, redundant but trained;
-here there is one. Sources: keras ``layers/rnn/lstm.py``; flax ``linen/recurrent.py``; torch
-``nn/modules/rnn.py``; Sutskever, Vinyals & Le (2014), section 3.4.
+Embeddings are drawn as input kernels are, but saitoh's: normal/100. torch has a second bias vector,
+trained and redundant but in a GRU's candidate; here only that part of it is. Sources: keras
+``layers/rnn/lstm.py``, ``gru.py`` and ``simple_rnn.py``; flax ``linen/recurrent.py``; torch
+``nn/modules/rnn.py``; Sutskever, Vinyals & Le (2014), section 3.4; K. Saitoh, *Deep Learning from
+Scratch 2* (2018), chapter 7.
 """
 
 from collections.abc import Callable
@@ -21,21 +24,22 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
-from s2sjax.config import Initialiser
+from s2sjax.config import Cell, Initialiser
 
 Init = Callable[[Key[Array, ""], tuple[int, ...]], Float[Array, "..."]]
 
-GATES = 4
-"""Gates of an LSTM, in the order i, f, g, o."""
+GATES: dict[Cell, int] = {"lstm": 4, "gru": 3, "rnn": 1}
+"""Gates of a cell: i, f, g, o of an LSTM; reset, update, candidate of a GRU."""
 
 
 class Initialisers(NamedTuple):
-    """How each kind of parameter of a recurrent layer and of an output layer is drawn."""
+    """How each kind of parameter of embeddings, recurrent layers and output layers is drawn."""
 
     kernel: Init
     recurrent: Init
     gate_bias: Init
     bias: Init
+    embedding: Init
 
 
 def _zeros(key, shape):
@@ -49,32 +53,45 @@ def _uniform(bound: float) -> Init:
     return init
 
 
+def _normal_by_rows(key, shape):
+    return jax.random.normal(key, shape) / shape[0] ** 0.5
+
+
+def _normal_hundredth(key, shape):
+    return jax.random.normal(key, shape) / 100
+
+
 def _forget_one(key, shape):
-    """Zero but for the forget gate's quarter (Jozefowicz, Zaremba & Sutskever, 2015)."""
-    return jnp.zeros(shape).reshape(GATES, -1).at[1].set(1.0).reshape(shape)
+    """Zero but for an LSTM's forget gate (Jozefowicz, Zaremba & Sutskever, 2015)."""
+    return jnp.zeros(shape).reshape(GATES["lstm"], -1).at[1].set(1.0).reshape(shape)
 
 
-def _per_gate(init: Init) -> Init:
+def _per_gate(init: Init, gates: int) -> Init:
     def init_gates(key, shape):
-        keys = jax.random.split(key, GATES)
-        gate = (*shape[:-1], shape[-1] // GATES)
+        keys = jax.random.split(key, gates)
+        gate = (*shape[:-1], shape[-1] // gates)
         return jnp.concatenate([init(k, gate) for k in keys], axis=-1)
 
     return init_gates
 
 
-def initialisers(preset: Initialiser, hidden_size: int) -> Initialisers:
-    """The initialisers of a preset for layers of `hidden_size` units."""
+def initialisers(preset: Initialiser, hidden_size: int, cell: Cell = "lstm") -> Initialisers:
+    """The initialisers of a preset for layers of `hidden_size` units with such a cell."""
     orthogonal = jax.nn.initializers.orthogonal()
     lecun = jax.nn.initializers.lecun_normal()
     match preset:
         case "keras":
             glorot = jax.nn.initializers.glorot_uniform()
-            return Initialisers(glorot, orthogonal, _forget_one, _zeros)
+            gate_bias = _forget_one if cell == "lstm" else _zeros
+            return Initialisers(glorot, orthogonal, gate_bias, _zeros, glorot)
         case "flax":
             # One fan-in for all gates: drawing them together or each on its own is the same.
-            return Initialisers(lecun, _per_gate(orthogonal), _zeros, _zeros)
+            per_gate = _per_gate(orthogonal, GATES[cell])
+            return Initialisers(lecun, per_gate, _zeros, _zeros, lecun)
         case "torch":
-            return Initialisers(*[_uniform(hidden_size**-0.5)] * 4)
+            return Initialisers(*[_uniform(hidden_size**-0.5)] * 5)
         case "sutskever":
-            return Initialisers(*[_uniform(0.08)] * 4)
+            return Initialisers(*[_uniform(0.08)] * 5)
+        case "saitoh":
+            normal = _normal_by_rows
+            return Initialisers(normal, normal, _zeros, _zeros, _normal_hundredth)

@@ -76,6 +76,15 @@ def score(seeds: Sequence[float], metric: str) -> str:
     return f"{quantity(mean, metric)} [{number(low, metric)}, {number(high, metric)}]"
 
 
+def difference(mean: float, ci95: Sequence[float] | None, metric: str) -> str:
+    """Mean difference with its interval, fractions in points: ``+34.5 [+33.8, +35.2]``."""
+    text = number(mean, metric, "+")
+    if ci95 is None:
+        return text
+    low, high = (number(end, metric, "+") for end in ci95)
+    return f"{text} [{low}, {high}]"
+
+
 def provenance(results: Results) -> str:
     """One sentence: what was run, with which software, on which hardware."""
     environment = results["environment"]
@@ -283,14 +292,11 @@ def comparison_table(results: Results, metrics: Mapping[str, str] | None = None)
 
 def _comparison_cells(c: Mapping[str, Any]) -> tuple[str, ...]:
     metric = c["metric"]
-    difference = number(c["mean_difference"], metric, "+")
-    if c["ci95"] is not None:
-        difference += " [{}, {}]".format(*(number(end, metric, "+") for end in c["ci95"]))
     return (
         str(c["n"]),
         quantity(c["mean_a"], metric),
         quantity(c["mean_b"], metric),
-        difference,
+        difference(c["mean_difference"], c["ci95"], metric),
         NONE if c["p_sign_flip"] is None else f"{c['p_sign_flip']:.2g}",
         NONE if c["d_z"] is None else f"{c['d_z']:+z.2f}".replace("-", MINUS),
         f"{c['p_superiority']:.2f}",

@@ -1,12 +1,13 @@
 """A finished run's results.json: reading it, refusing a damaged one, picking numbers from it.
 
 One tidy record a measurement (arm, seed, split, epoch, metric, value), the comparisons of
-`stats.compare`, and what they depend on: config, versions, devices.
+`stats.compare`, and what they depend on: config, versions, devices. In the file the records of an
+arm, split and metric are one line, a `series`, so that what is committed stays small.
 """
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import NoneType
 from typing import Any
@@ -60,6 +61,8 @@ def load_results(path: str | os.PathLike[str]) -> Results:
 
     try:
         results = json.loads(Path(path).read_text(encoding="utf-8"), parse_constant=refuse_constant)
+        if isinstance(results, dict) and "series" in results:
+            results["records"] = list(_unpacked(results.pop("series")))
         _check(results)
     except FileNotFoundError:
         raise UserError(f"{path} does not exist: run the experiment that writes it.") from None
@@ -145,12 +148,40 @@ def values(results: Results, arm: str, metric: str, split: str = "test") -> list
     return [*by_seed(results, arm, metric, split).values()]
 
 
+# --- to a file and back -----------------------------------------------------------------------
+
+
 def dump_results(results: Mapping[str, Any]) -> str:
-    """Results as JSON with one record a line, so that they can be read and compared by line."""
+    """Results as JSON with a series a line, so that they can be read and compared by line."""
     heads = [
         f"{json.dumps(name)}: {json.dumps(value, indent=1)}"
         for name, value in results.items()
         if name != "records"
     ]
-    records = ",\n".join(json.dumps(record, allow_nan=False) for record in results["records"])
-    return "{\n" + ",\n".join([*heads, f'"records": [\n{records}\n]']) + "\n}\n"
+    lines = [json.dumps(line, allow_nan=False) for line in _packed(results["records"])]
+    return "{\n" + ",\n".join([*heads, '"series": [\n' + ",\n".join(lines) + "\n]"]) + "\n}\n"
+
+
+def _packed(records: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
+    """``{arm, split, metric, epochs, values: {seed: [value at each epoch]}}``."""
+    curves: dict[tuple[str, str, str, int], dict[int, float]] = {}
+    for r in records:
+        curve = curves.setdefault((r["arm"], r["split"], r["metric"], r["seed"]), {})
+        curve[r["epoch"]] = r["value"]
+    lines: dict[tuple[str, str, str, tuple[int, ...]], dict[int, list[float]]] = {}
+    for (arm, split, metric, seed), curve in curves.items():
+        lines.setdefault((arm, split, metric, (*curve,)), {})[seed] = [*curve.values()]
+    for (arm, split, metric, epochs), values in lines.items():
+        yield {"arm": arm, "split": split, "metric": metric, "epochs": epochs, "values": values}
+
+
+def _unpacked(lines: object) -> Iterator[dict[str, Any]]:
+    """The records of what `_packed` made; raises ValueError for what it cannot have made."""
+    try:
+        for line in lines:  # pyrefly: ignore[not-iterable]
+            for seed, values in line["values"].items():
+                for epoch, value in zip(line["epochs"], values, strict=True):
+                    names = {name: line[name] for name in ("arm", "split", "metric")}
+                    yield names | {"seed": int(seed), "epoch": epoch, "value": value}
+    except (TypeError, KeyError, AttributeError) as error:
+        raise ValueError(f"its series are damaged ({type(error).__name__})") from error

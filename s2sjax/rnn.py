@@ -1,12 +1,22 @@
-"""The LSTM: one step, the scan over time, its gradient, and the module that holds its parameters.
+"""Recurrent layers: three cells, the scan over time, its gradient, and the module of parameters.
 
-Equations of Hochreiter & Schmidhuber (1997) with the forget gate of Gers, Schmidhuber & Cummins
-(2000); gate order i, f, g, o; carry (c, h)::
+``z = x wx + b`` is a step's projected input and ``u = h wh`` its recurrent product; both hold all
+gates side by side. The carry is (c, h), where only an LSTM has a cell c. With s for sigmoid::
 
-    z = x wx + b
-    i, f, g, o = sigmoid, sigmoid, tanh, sigmoid of the quarters of z + h wh
-    c' = f c + i g
-    h' = o tanh(c')
+    lstm    i, f, g, o = s(z + u), s(z + u), tanh(z + u), s(z + u)      each of its own quarter
+            c' = f c + i g
+            h' = o tanh(c')
+
+    gru     r, k = s(z + u), s(z + u)                                   reset and update gate
+            n = tanh(z + r (u + bn))                                    candidate
+            h' = (1 - k) n + k h
+
+    rnn     h' = tanh(z + u)
+
+The LSTM is that of Hochreiter & Schmidhuber (1997) with the forget gate of Gers, Schmidhuber &
+Cummins (2000). The GRU is that of Cho et al. (2014) with the reset gate after the product, as in
+cuDNN, PyTorch, Flax and today's Keras: so one product serves all gates, and the candidate's has a
+bias ``bn`` of its own. (Such a bias would be redundant elsewhere, where it is added to ``b``.)
 
 What makes it fast, all of it here:
 
@@ -21,117 +31,115 @@ What makes it fast, all of it here:
 Arrays are batch-major at every public boundary and time-major inside.
 """
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float
 
-from s2sjax.config import Initialiser, Precision
+from s2sjax.config import Cell, Initialiser, Precision
 from s2sjax.initialisers import GATES, initialisers
+from s2sjax.linear import affine, matmul
 
 
 class Carry(NamedTuple):
-    """State of a layer: cell ``c``, which leaves through the output gate as hidden state ``h``."""
+    """State of a layer: hidden state ``h``, and what an LSTM keeps behind it, its cell ``c``."""
 
-    c: Float[Array, "batch hidden"]
+    c: Float[Array, "batch hidden"] | None
     h: Float[Array, "batch hidden"]
 
 
-def matmul(
-    a: Float[Array, "*m k"], b: Float[Array, "k n"], precision: Precision
-) -> Float[Array, "*m n"]:
-    """``a @ b`` in float32; ``bfloat16`` rounds the two factors, never the sum.
+class Weights(NamedTuple):
+    """Of the recurrent product: ``wh``, and a GRU's bias ``bn`` of the candidate's part of it."""
 
-    Left to themselves, GPUs and TPUs would round float32 factors too.
+    wh: Float[Array, "hidden gates"]
+    bn: Float[Array, " hidden"] | None = None
+
+
+# --- the cells -------------------------------------------------------------------------------
+
+
+class _Equations(NamedTuple):
+    """One step as pure functions, ``[batch, gates]`` and ``[batch, hidden]`` in and out.
+
+    Attributes:
+        forward: (z, u, carry before) to (carry after, what the gradient needs of the step).
+        backward: (saved, carry before, gradient of the carry after) to (gradient of z, gradient of
+            the carry before but for its way through u).
+        recurrent: (saved, gradient of z) to the gradient of u.
     """
-    if precision == "float32":
-        return jnp.matmul(a, b, precision=jax.lax.Precision.HIGHEST)
-    return _rounded_matmul(a, b)
+
+    forward: Callable[[Any, Any, Carry], tuple[Carry, Any]]
+    backward: Callable[[Any, Carry, Carry], tuple[Any, Carry]]
+    recurrent: Callable[[Any, Any], Any] = lambda saved, dz: dz  # where only z + u is used
 
 
-@jax.custom_vjp
-def _rounded_matmul(a, b):
-    """`matmul` in bfloat16; autodiff would round the sums in its gradients."""
-    return jnp.matmul(
-        a.astype(jnp.bfloat16), b.astype(jnp.bfloat16), preferred_element_type=a.dtype
-    )
+def _lstm_forward(z, u, before):
+    i, f, g, o = jnp.split(z + u, 4, axis=-1)
+    activated = [jax.nn.sigmoid(i), jax.nn.sigmoid(f), jnp.tanh(g), jax.nn.sigmoid(o)]
+    gates = jnp.concatenate(activated, axis=-1)
+    i, f, g, o = jnp.split(gates, 4, axis=-1)
+    c = f * before.c + i * g
+    return Carry(c, o * jnp.tanh(c)), (gates, c)
 
 
-def _rounded_matmul_forward(a, b):
-    return _rounded_matmul(a, b), (a, b)
+def _lstm_backward(saved, before, d):
+    gates, c = saved
+    i, f, g, o = jnp.split(gates, 4, axis=-1)
+    tanh_c = jnp.tanh(c)
+    dc = d.c + d.h * o * (1 - tanh_c**2)
+    dz = [dc * g * i * (1 - i), dc * before.c * f * (1 - f), dc * i * (1 - g**2)]
+    dz = jnp.concatenate([*dz, d.h * tanh_c * o * (1 - o)], axis=-1)
+    return dz, Carry(dc * f, jnp.zeros_like(d.h))
 
 
-def _rounded_matmul_backward(factors, gradient):
-    a, b = factors
-    rows, gradients = a.reshape(-1, a.shape[-1]), gradient.reshape(-1, gradient.shape[-1])
-    return _rounded_matmul(gradient, b.T), _rounded_matmul(rows.T, gradients)
+def _gru_forward(z, u, before):
+    (r, k, n), (u_r, u_k, u_n) = jnp.split(z, 3, axis=-1), jnp.split(u, 3, axis=-1)
+    r, k = jax.nn.sigmoid(r + u_r), jax.nn.sigmoid(k + u_k)
+    n = jnp.tanh(n + r * u_n)
+    return Carry(None, (1 - k) * n + k * before.h), (r, k, n, u_n)
 
 
-_rounded_matmul.defvjp(_rounded_matmul_forward, _rounded_matmul_backward)
+def _gru_backward(saved, before, d):
+    r, k, n, u_n = saved
+    dz_n = d.h * (1 - k) * (1 - n**2)
+    dz = [dz_n * u_n * r * (1 - r), d.h * (before.h - n) * k * (1 - k), dz_n]
+    return jnp.concatenate(dz, axis=-1), Carry(None, d.h * k)
 
 
-def affine(
-    x: Float[Array, "*n inputs"],
-    w: Float[Array, "inputs outputs"],
-    b: Float[Array, " outputs"],
-    precision: Precision,
-) -> Float[Array, "*n outputs"]:
-    """``x w + b``."""
-    product = matmul(x, w, precision)
-    return product + jnp.broadcast_to(b, product.shape)
+def _gru_recurrent(saved, dz):
+    dz_r, dz_k, dz_n = jnp.split(dz, 3, axis=-1)
+    return jnp.concatenate([dz_r, dz_k, dz_n * saved[0]], axis=-1)
 
 
-@jax.custom_vjp
-def look_up(table: Float[Array, "rows width"], ids: Int[Array, "*n"]) -> Float[Array, "*n width"]:
-    """``one_hot(ids) @ table`` without the product.
-
-    The gradient *is* that product, transposed: with the few rows of a character vocabulary it is
-    far cheaper than the scatter-add that autodiff makes of a look-up.
-    """
-    return table[ids]
+def _rnn_forward(z, u, before):
+    h = jnp.tanh(z + u)
+    return Carry(None, h), h
 
 
-def _look_up_forward(table, ids):
-    return table[ids], (ids, table.shape[0])
+def _rnn_backward(h, before, d):
+    return d.h * (1 - h**2), Carry(None, jnp.zeros_like(h))
 
 
-def _look_up_backward(residuals, gradient):
-    ids, rows = residuals
-    one_hot = jax.nn.one_hot(ids.reshape(-1), rows, dtype=gradient.dtype)
-    return matmul(one_hot.T, gradient.reshape(-1, gradient.shape[-1]), "float32"), None
-
-
-look_up.defvjp(_look_up_forward, _look_up_backward)
+_CELLS: dict[Cell, _Equations] = {
+    "lstm": _Equations(_lstm_forward, _lstm_backward),
+    "gru": _Equations(_gru_forward, _gru_backward, _gru_recurrent),
+    "rnn": _Equations(_rnn_forward, _rnn_backward),
+}
 
 
 # --- one step --------------------------------------------------------------------------------
 
 
-def _activate(z):
-    """Pre-activations ``[..., 4 hidden]`` to gates, in place."""
-    i, f, g, o = jnp.split(z, GATES, axis=-1)
-    return jnp.concatenate(
-        [jax.nn.sigmoid(i), jax.nn.sigmoid(f), jnp.tanh(g), jax.nn.sigmoid(o)], -1
-    )
-
-
-def _cell(gates, c):
-    """Gates and the old cell to the new carry."""
-    i, f, g, o = jnp.split(gates, GATES, axis=-1)
-    c = f * c + i * g
-    return Carry(c, o * jnp.tanh(c))
-
-
-def _cell_gradient(gates, c_before, c, d):
-    """Gradients of the new carry (`d`) to those of the pre-activations and of the old cell."""
-    i, f, g, o = jnp.split(gates, GATES, axis=-1)
-    tanh_c = jnp.tanh(c)
-    dc = d.c + d.h * o * (1 - tanh_c**2)
-    dz = [dc * g * i * (1 - i), dc * c_before * f * (1 - f), dc * i * (1 - g**2)]
-    return jnp.concatenate([*dz, d.h * tanh_c * o * (1 - o)], axis=-1), dc * f
+def _bias(u, bn):
+    """Add the bias of the recurrent product, if there is one, to the last gate of `u`."""
+    if bn is None:
+        return u
+    everywhere = jnp.pad(bn, (u.shape[-1] - bn.size, 0))
+    return u + jnp.broadcast_to(everywhere, u.shape)
 
 
 def _keep(mask, new: Carry, old: Carry) -> Carry:
@@ -141,20 +149,22 @@ def _keep(mask, new: Carry, old: Carry) -> Carry:
     return jax.tree.map(lambda n, o: jnp.where(mask[:, None], n, o), new, old)
 
 
-def zero_carry(z: Float[Array, "batch gates"]) -> Carry:
+def zero_carry(cell: Cell, z: Float[Array, "batch gates"]) -> Carry:
     """The carry before the first step, shaped for the projected input `z`."""
-    zero = jnp.zeros((z.shape[0], z.shape[1] // GATES), z.dtype)
-    return Carry(zero, zero)
+    zero = jnp.zeros((z.shape[0], z.shape[1] // GATES[cell]), z.dtype)
+    return Carry(zero if cell == "lstm" else None, zero)
 
 
-def lstm_step(
-    wh: Float[Array, "hidden gates"],
+def rnn_step(
+    cell: Cell,
+    weights: Weights,
     z: Float[Array, "batch gates"],
     carry: Carry,
     precision: Precision = "float32",
 ) -> Carry:
     """One step from the projected input ``z = x wx + b``."""
-    return _cell(_activate(z + matmul(carry.h, wh, precision)), carry.c)
+    u = _bias(matmul(carry.h, weights.wh, precision), weights.bn)
+    return _CELLS[cell].forward(z, u, carry)[0]
 
 
 # --- the scan and its gradient ---------------------------------------------------------------
@@ -163,63 +173,66 @@ def lstm_step(
 class _Saved(NamedTuple):
     """What the backward loop needs of the forward one, over the steps that have a recurrence."""
 
-    gates: Any  # [time, batch, 4 hidden]
-    c_new: Any  # [time, batch, hidden]: the cell before the mask puts the old one back
-    c_before: Any  # [time, batch, hidden]
-    h_before: Any  # [time, batch, hidden]
+    step: Any  # as the cell saves it, before the mask puts the old carry back
+    before: Carry  # [time, batch, hidden]
     mask: Any  # [time, batch] or None
 
 
-def _forward(precision, unroll, wh, z, carry, mask):
+def _forward(cell, precision, unroll, weights, z, carry, mask):
     """Run the loop over time-major `z`: the last carry, hidden states, and what to save."""
 
     def step(before, now):
         z, mask = now
-        gates = _activate(z + matmul(before.h, wh, precision))
-        new = _cell(gates, before.c)
+        u = _bias(matmul(before.h, weights.wh, precision), weights.bn)
+        new, saved = _CELLS[cell].forward(z, u, before)
         after = _keep(mask, new, before)
-        return after, (after.h, _Saved(gates, new.c, before.c, before.h, mask))
+        return after, (after.h, _Saved(saved, before, mask))
 
     return jax.lax.scan(step, carry, (z, mask), unroll=unroll)
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def _scan(precision, unroll, wh, z, carry, mask):
-    """Time-major LSTM from a given carry: (last carry, hidden states)."""
-    last, (hidden, _) = _forward(precision, unroll, wh, z, carry, mask)
+@partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
+def _scan(cell, precision, unroll, weights, z, carry, mask):
+    """Time-major layer from a given carry: (last carry, hidden states)."""
+    last, (hidden, _) = _forward(cell, precision, unroll, weights, z, carry, mask)
     return last, hidden
 
 
-def _scan_forward(precision, unroll, wh, z, carry, mask):
-    last, (hidden, saved) = _forward(precision, unroll, wh, z, carry, mask)
-    return (last, hidden), (wh, saved)
+def _scan_forward(cell, precision, unroll, weights, z, carry, mask):
+    last, (hidden, saved) = _forward(cell, precision, unroll, weights, z, carry, mask)
+    return (last, hidden), (weights, saved)
 
 
-def _scan_backward(precision, unroll, residuals, gradients):
-    wh, saved = residuals
+def _scan_backward(cell, precision, unroll, residuals, gradients):
+    (wh, bn), saved = residuals
     d_last, d_hidden = gradients
+    equations = _CELLS[cell]
 
     def step(d_after, now):
         d_hidden, s = now
         d_after = Carry(d_after.c, d_after.h + d_hidden)
         d_new = _keep(s.mask, d_after, jax.tree.map(jnp.zeros_like, d_after))
-        dz, dc = _cell_gradient(s.gates, s.c_before, s.c_new, d_new)
-        d_before = Carry(dc, matmul(dz, wh.T, precision))
+        dz, d_before = equations.backward(s.step, s.before, d_new)
+        d_h = matmul(equations.recurrent(s.step, dz), wh.T, precision)
+        d_before = Carry(d_before.c, d_before.h + d_h)
         if s.mask is not None:  # a masked step passed its carry on, and so its gradient
             d_before = _keep(s.mask, d_before, d_after)
         return d_before, dz
 
     d_carry, dz = jax.lax.scan(step, d_last, (d_hidden, saved), reverse=True, unroll=unroll)
     hidden, gates = wh.shape
-    dwh = matmul(saved.h_before.reshape(-1, hidden).T, dz.reshape(-1, gates), precision)
-    return dwh, dz, d_carry, None
+    du = equations.recurrent(saved.step, dz).reshape(-1, gates)
+    dwh = matmul(saved.before.h.reshape(-1, hidden).T, du, precision)
+    d_weights = Weights(dwh, None if bn is None else du[:, -hidden:].sum(0))
+    return d_weights, dz, d_carry, None
 
 
 _scan.defvjp(_scan_forward, _scan_backward)
 
 
-def lstm_scan(
-    wh: Float[Array, "hidden gates"],
+def rnn_scan(
+    cell: Cell,
+    weights: Weights,
     z: Float[Array, "batch time gates"],
     carry: Carry | None = None,
     mask: Bool[Array, "batch time"] | None = None,
@@ -227,10 +240,11 @@ def lstm_scan(
     precision: Precision = "float32",
     unroll: int = 1,
 ) -> tuple[Carry, Float[Array, "batch time hidden"]]:
-    """Run an LSTM over a projected sequence.
+    """Run a layer over a projected sequence.
 
     Args:
-        wh: recurrent weights.
+        cell: whose equations.
+        weights: of the recurrent product.
         z: projected inputs ``x wx + b``.
         carry: the state to start from; None is zero, without the first step's matrix product.
         mask: false where a step is to leave the carry as it is; None keeps every step.
@@ -242,24 +256,28 @@ def lstm_scan(
     """
     z, mask = jnp.swapaxes(z, 0, 1), None if mask is None else mask.T
     if carry is not None:
-        last, hidden = _scan(precision, unroll, wh, z, carry, mask)
+        last, hidden = _scan(cell, precision, unroll, weights, z, carry, mask)
         return last, jnp.swapaxes(hidden, 0, 1)
-    zero = zero_carry(z[0])
+    zero = zero_carry(cell, z[0])
     first_mask, rest_mask = (None, None) if mask is None else (mask[0], mask[1:])
-    first = _keep(first_mask, _cell(_activate(z[0]), zero.c), zero)
-    last, hidden = _scan(precision, unroll, wh, z[1:], first, rest_mask)
+    u = _bias(jnp.zeros_like(z[0]), weights.bn)
+    first = _keep(first_mask, _CELLS[cell].forward(z[0], u, zero)[0], zero)
+    last, hidden = _scan(cell, precision, unroll, weights, z[1:], first, rest_mask)
     return last, jnp.swapaxes(jnp.concatenate([first.h[None], hidden]), 0, 1)
 
 
 # --- the module ------------------------------------------------------------------------------
 
 
-class LSTM(nn.Module):
-    """Parameters ``wx [inputs, 4H]``, ``wh [H, 4H]``, ``b [4H]`` and the functions above on them.
+class Recurrent(nn.Module):
+    """Parameters of a layer of H units with G gates, and the functions above on them.
+
+    They are ``wx [inputs, G H]``, ``wh [H, G H]``, ``b [G H]``, and a GRU's ``bn [H]``.
 
     Attributes:
         input_size: width of an input, or the number of classes of a one-hot one.
         hidden_size: units.
+        cell: lstm (gates i, f, g, o), gru (r, k, n) or rnn (one).
         preset: how parameters are drawn.
         precision: of matrix products.
         unroll: steps an iteration of the compiled loop does.
@@ -267,24 +285,37 @@ class LSTM(nn.Module):
 
     input_size: int
     hidden_size: int
+    cell: Cell = "lstm"
     preset: Initialiser = "keras"  # not `init`, which would hide `nn.Module.init`
     precision: Precision = "float32"
     unroll: int = 1
 
     def setup(self) -> None:
         """Declare the parameters: inside a scan they would leak."""
-        draw, gates = initialisers(self.preset, self.hidden_size), GATES * self.hidden_size
+        draw = initialisers(self.preset, self.hidden_size, self.cell)
+        gates = GATES[self.cell] * self.hidden_size
         self.wx = self.param("wx", draw.kernel, (self.input_size, gates))
         self.wh = self.param("wh", draw.recurrent, (self.hidden_size, gates))
         self.b = self.param("b", draw.gate_bias, (gates,))
+        bn = self.param("bn", draw.bias, (self.hidden_size,)) if self.cell == "gru" else None
+        self.weights = Weights(self.wh, bn)
 
-    def project(self, inputs: Float[Array, "*n inputs"]) -> Float[Array, "*n gates"]:
-        """Inputs to ``z = x wx + b``: of a step, of a sequence, or of one repeated input."""
-        return affine(inputs, self.wx, self.b, self.precision)
+    def project(
+        self, inputs: Float[Array, "*n inputs"], first: int = 0
+    ) -> Float[Array, "*n gates"]:
+        """Inputs to ``z = x wx + b``: of a step, of a sequence, or of one repeated input.
 
-    def one_hot_table(self) -> Float[Array, "inputs gates"]:
-        """`project` of every one-hot input, without the product."""
-        return self.wx + self.b[None]
+        Of an input in parts, side by side, each part's share of ``z``: `first` is where the part
+        begins; the bias is in the share of the part at 0.
+        """
+        wx = self.wx[first : first + inputs.shape[-1]]
+        if first:
+            return matmul(inputs, wx, self.precision)
+        return affine(inputs, wx, self.b, self.precision)
+
+    def one_hot_table(self, classes: int | None = None) -> Float[Array, "classes gates"]:
+        """`project` of every one-hot input, or of the first `classes`, without the product."""
+        return self.wx[:classes] + self.b[None]
 
     def __call__(
         self,
@@ -292,16 +323,10 @@ class LSTM(nn.Module):
         carry: Carry | None = None,
         mask: Bool[Array, "batch time"] | None = None,
     ) -> tuple[Carry, Float[Array, "batch time hidden"]]:
-        """`lstm_scan` with these parameters."""
-        return lstm_scan(self.wh, z, carry, mask, precision=self.precision, unroll=self.unroll)
-
-    def repeat(
-        self, inputs: Float[Array, "batch inputs"], time: int, carry: Carry | None = None
-    ) -> tuple[Carry, Float[Array, "batch time hidden"]]:
-        """Run over one input repeated at every step, projected once (Keras' RepeatVector)."""
-        z = self.project(inputs)
-        return self(jnp.broadcast_to(z[:, None], (z.shape[0], time, z.shape[1])), carry)
+        """`rnn_scan` with these parameters."""
+        settings = {"precision": self.precision, "unroll": self.unroll}
+        return rnn_scan(self.cell, self.weights, z, carry, mask, **settings)
 
     def step(self, z: Float[Array, "batch gates"], carry: Carry) -> Carry:
-        """`lstm_step` with these parameters."""
-        return lstm_step(self.wh, z, carry, self.precision)
+        """`rnn_step` with these parameters."""
+        return rnn_step(self.cell, self.weights, z, carry, self.precision)

@@ -4,6 +4,7 @@
 ``config.json``    what the run is; the same command started again goes on, another one is refused
 ``metrics.jsonl``  one record a line, as they come
 ``checkpoints/``   what to go on from (`checkpoint`)
+``seconds.txt``    time spent, epoch by epoch
 ``results.json``   the finished run: config, environment, records, comparisons
 ``report.md``      the same for people, with its pictures
 =================  ================================================================================
@@ -95,6 +96,7 @@ class Workdir:
         began = held.pop("environment", None)
         if held != config and not self._begun():  # nothing is lost
             write_json(self.config_file, {**config, "environment": now})
+            self.clock_file.unlink(missing_ok=True)
         elif held != config:
             raise UserError(f"{self.path} holds another run ({_told(held, config)}): {ELSEWHERE}")
         self.moved = differences(began or {}, now)
@@ -121,6 +123,11 @@ class Workdir:
         return self.path / "metrics.jsonl"
 
     @property
+    def clock_file(self) -> Path:
+        """Seconds spent, a line whenever an epoch is done."""
+        return self.path / "seconds.txt"
+
+    @property
     def results_file(self) -> Path:
         """The finished run."""
         return self.path / "results.json"
@@ -132,16 +139,44 @@ class Workdir:
             file.flush()
             os.fsync(file.fileno())
 
+    def append_at_once(self, records: Iterable[Record]) -> None:
+        """Add records such that a kill leaves all of them or none."""
+        self._rewrite([*self.records(), *records])
+
+    def _rewrite(self, records: Iterable[Record]) -> None:
+        lines = "".join(json.dumps(record, allow_nan=False) + "\n" for record in records)
+        write_atomically(self.metrics_file, lines)
+
     def records(self) -> list[Record]:
         """Every record so far."""
         return list(_parse(self.metrics_file)) if self.metrics_file.exists() else []
 
-    def forget_after(self, epoch: int) -> None:
-        """Drop the records of epochs after the checkpoint from which a run goes on."""
+    def forget(self, arms: set[str], epoch: int) -> None:
+        """Drop what some arms have after the checkpoint they go on from: later epochs, end scores.
+
+        Also drops the end of a line that a kill left behind.
+        """
         if self.metrics_file.exists():
-            kept = [record for record in _parse(self.metrics_file) if record["epoch"] <= epoch]
-            lines = "".join(json.dumps(record) + "\n" for record in kept)
-            write_atomically(self.metrics_file, lines)
+            kept = [r for r in self.records() if r["arm"] not in arms or _while_training(r, epoch)]
+            self._rewrite(kept)
+
+    def spent(self, seconds: float) -> None:
+        """Note time spent on this run."""
+        with self.clock_file.open("a", encoding="utf-8") as file:
+            file.write(f"\n{seconds:.3f}")  # begins a line: one that a kill cut short stays alone
+
+    def seconds(self) -> float:
+        """Time spent on this run, over all sittings; lines that are damaged do not count."""
+        if not self.clock_file.exists():
+            return 0.0
+        lines = self.clock_file.read_text(encoding="utf-8", errors="replace").split()
+        return sum((float(s) for s in lines if re.fullmatch(r"[0-9]+\.[0-9]{3}", s)), 0.0)
+
+
+def _while_training(record: Record, epoch: int) -> bool:
+    """Whether a record was made while training, up to an epoch; the others are of its end."""
+    made = record["split"] == "dev" or record["metric"] == "epoch_loss"
+    return made and record["epoch"] <= epoch
 
 
 def _told(held: Mapping[str, Any], config: Mapping[str, Any]) -> str:

@@ -13,13 +13,17 @@ from s2sjax.errors import UserError
 PAD, BOS, EOS, UNK = SPECIALS = ("<pad>", "<bos>", "<eos>", "<unk>")
 """The special symbols; in a vocabulary that has all four their ids are 0, 1, 2, 3."""
 
+NO_SYMBOL = -1
+"""An id that no symbol has: what is never read, written or scored needs no row in a table."""
+
 
 @dataclass(frozen=True)
 class CharacterVocabulary:
     """Special symbols, then characters; an id is a position in that list.
 
     The notebook's 13 symbols are ``specials=(EOS,)`` and twelve characters: it has no padding and
-    no begin symbol, and a class that cannot occur would change its parameter count.
+    no begin symbol, and a class that cannot occur would change its parameter count. So are
+    Saitoh's, with ``specials=(BOS,)``; Keras' twelve have no special at all.
 
     Attributes:
         characters: the ordinary characters, each once.
@@ -30,8 +34,8 @@ class CharacterVocabulary:
     specials: tuple[str, ...] = SPECIALS
 
     def __post_init__(self) -> None:
-        if EOS not in self.specials or not set(self.specials) <= set(SPECIALS):
-            raise ValueError(f"specials must be among {SPECIALS} and include {EOS}")
+        if not set(self.specials) <= set(SPECIALS):
+            raise ValueError(f"specials must be among {SPECIALS}")
         if len(set(self.symbols)) != len(self.symbols):
             raise ValueError(f"a symbol stands twice in {self.symbols!r}")
 
@@ -59,8 +63,8 @@ class CharacterVocabulary:
 
     @property
     def eos_id(self) -> int:
-        """Id that ends a sequence."""
-        return self._ids[EOS]
+        """Id that ends a sequence; `NO_SYMBOL` where none does and all have full width."""
+        return self._ids.get(EOS, NO_SYMBOL)
 
     def unknown(self, text: str) -> str:
         """The characters of `text` that the vocabulary lacks, each once."""
@@ -79,10 +83,10 @@ class CharacterVocabulary:
         return [self._ids[c if c in self.characters else UNK] for c in text]
 
     def decode(self, ids: Iterable[SupportsIndex]) -> str:
-        """Text up to the first end symbol; pad and bos are left out, unk shows as '?'."""
+        """Text up to the first end symbol; pad, bos and `NO_SYMBOL` are left out, unk is '?'."""
         text = []
-        for i in ids:
-            symbol = self.symbols[int(i)]
+        for i in map(int, ids):
+            symbol = PAD if i == NO_SYMBOL else self.symbols[i]
             if symbol == EOS:
                 break
             if symbol not in (PAD, BOS):
@@ -107,11 +111,11 @@ def fill(rows: Sequence[Sequence[int]], width: int, pad_id: int | None) -> np.nd
 
     Raises UserError for a row longer than `width`, and for a shorter one where there is no pad id.
     """
-    out = np.full((len(rows), width), -1 if pad_id is None else pad_id, np.int32)
+    out = np.full((len(rows), width), NO_SYMBOL if pad_id is None else pad_id, np.int32)
     for row, ids in zip(out, rows, strict=True):
         if len(ids) > width:
             raise UserError(f"a row of {len(ids)} symbols does not fit the width {width}")
+        if pad_id is None and len(ids) < width:
+            raise UserError(f"without padding every row must have exactly {width} symbols")
         row[: len(ids)] = ids
-    if pad_id is None and (out < 0).any():
-        raise UserError(f"without padding every row must have exactly {width} symbols")
     return out

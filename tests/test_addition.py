@@ -1,6 +1,7 @@
 """Addition: right answers, splits that cannot leak, and how many questions there are."""
 
 import itertools
+import math
 import re
 from collections import Counter
 from collections.abc import Hashable
@@ -10,7 +11,7 @@ import pytest
 
 from s2sjax.config import Addition
 from s2sjax.errors import UserError
-from s2sjax.tasks import Task, make_task
+from s2sjax.tasks import Task, addition, make_task
 from s2sjax.tasks.addition import AdditionTask
 
 SPLITS = ["train", "dev", "test"]
@@ -21,6 +22,7 @@ shapes = pytest.mark.parametrize(
     ("digits", "terms", "operator"),
     [(1, 2, "+"), (1, 2, "-"), (2, 3, "-"), (3, 2, "+"), (4, 5, "+"), (25, 2, "+"), (25, 3, "-")],
 )
+every_operands = pytest.mark.parametrize("operands", ["uniform", "any_length", "short_first"])
 operators = pytest.mark.parametrize("operator", ["+", "-"])
 both_splits = pytest.mark.parametrize("splits", ["independent", "leak_free"])
 
@@ -162,6 +164,164 @@ def test_it_is_a_task():
     assert task == AdditionTask(Addition())
 
 
+# --- operands --------------------------------------------------------------------------------
+
+
+def operands_of(question: str) -> list[int]:
+    return [int(operand) for operand in question.split("+")]
+
+
+def within(count: int, n: int, chance: float) -> bool:
+    """Whether `count` of `n` is what has this chance, within five standard deviations."""
+    return abs(count - n * chance) <= 5 * math.sqrt(n * chance * (1 - chance)) + 1
+
+
+def test_any_length_draws_a_number_of_digits_and_then_the_digits_as_keras_does():
+    n, digits = 20_000, 3
+    split = draw(digits=digits, operands="any_length", splits="independent", train=n)["train"]
+    pairs = [operands_of(question) for question in asked(split)]
+    # Keras: int of 1 to 3 characters, each of ten, so a number below 10 comes in three ways
+    by_hand = Counter(
+        int("".join(drawn))
+        for length in range(1, digits + 1)
+        for drawn in itertools.product("0123456789", repeat=length)
+        for _ in range(10 ** (digits - length))
+    )
+    total = by_hand.total()
+    assert total == digits * 10**digits
+    for place in (0, 1):
+        found = Counter(pair[place] for pair in pairs)
+        assert set(found) <= set(by_hand)
+        assert all(within(found[number], n, by_hand[number] / total) for number in by_hand)
+        lengths = Counter(len(str(pair[place])) for pair in pairs)
+        for length in (1, 2, 3):
+            chance = sum(k for number, k in by_hand.items() if len(str(number)) == length) / total
+            assert within(lengths[length], n, chance)
+    # the two operands' lengths say nothing about each other
+    long = sum(k for number, k in by_hand.items() if number > 99) / total
+    assert within(sum(a > 99 and b > 99 for a, b in pairs), n, long**2)
+
+
+def test_short_questions_of_any_length_are_in_every_split_alike():
+    """Whoever draws first would otherwise have them all: they are few, and likely."""
+    split = draw(operands="any_length", train=4_000, dev=1_000, test=1_000)
+    short = {name: np.mean([len(q) <= 4 for q, _ in pairs]) for name, pairs in split.items()}
+    assert short["train"] > 0.1
+    assert max(short.values()) - min(short.values()) < 0.06  # five standard errors
+
+
+def test_of_a_single_digit_any_length_is_uniform():
+    ours, theirs = (
+        draw(digits=1, operands=operands, splits="independent", train=5_000)["train"]
+        for operands in ("any_length", "uniform")
+    )
+    counts = [Counter(answer for _, answer in split) for split in (ours, theirs)]
+    for answer in range(19):
+        chance = (10 - abs(answer - 9)) / 100
+        assert all(within(found[str(answer)], 5_000, chance) for found in counts)
+
+
+def test_many_distinct_questions_of_any_length_are_as_in_saitohs_file():
+    sizes = {"train": 45_000, "dev": 1, "test": 5_000}
+    split = draw(operands="any_length", **sizes)
+    drawn = split["train"] + split["test"]
+    assert sum(len(question) == 7 for question in asked(drawn)) / 50_000 == pytest.approx(
+        0.252, abs=0.008
+    )
+    answers = Counter(len(answer) for _, answer in drawn)
+    assert [answers[n] for n in (1, 2, 3, 4)] == [
+        pytest.approx(30, abs=1),  # all there are, one of them perhaps in dev
+        pytest.approx(2_478, abs=60),
+        pytest.approx(38_415, abs=500),
+        pytest.approx(9_077, abs=500),
+    ]
+    assert sum(answers.values()) == 50_000
+
+
+def test_short_first_is_one_short_number_and_uniform_ones_in_ascending_order():
+    n = 5_000
+    split = draw(operands="short_first", splits="independent", train=n)["train"]
+    pairs = [operands_of(question) for question in asked(split)]
+    assert all(0 <= a <= 99 and a <= b <= 999 for a, b in pairs)
+    # Flax: sorted((randint(0, 99), randint(0, 999)))
+    by_hand = Counter(tuple(sorted(p)) for p in itertools.product(range(100), range(1_000)))
+    for place, most in ((0, 99), (1, 999)):
+        for threshold in (0, 10, 50, most):
+            chance = sum(k for pair, k in by_hand.items() if pair[place] <= threshold) / 100_000
+            assert within(sum(pair[place] <= threshold for pair in pairs), n, chance)
+
+
+def test_short_first_of_many_terms_has_at_least_one_short_number():
+    task = AdditionTask(Addition(digits=4, terms=3, operands="short_first", **FEW))
+    assert (task.source_width, task.target_width) == (len("99+9999+9999"), len(str(99 + 2 * 9_999)))
+    for question, answer in itertools.chain(*task.splits(jax.random.key(0)).values()):
+        terms = operands_of(question)
+        assert terms == sorted(terms)
+        assert terms[0] <= 99
+        assert terms[2] > 99
+        assert answer == str(sum(terms))
+
+
+@pytest.mark.parametrize("digits", [1, 2, 3])
+def test_widths_of_short_first_are_those_of_its_widest_question(digits):
+    task = AdditionTask(Addition(digits=digits, operands="short_first", **ONE))
+    widest = f"{min(99, 10**digits - 1)}+{10**digits - 1}"
+    assert task.source_width == len(widest)
+    assert task.target_width == len(task.answer(widest))
+
+
+@every_operands
+@both_splits
+def test_drawn_questions_are_questions(operands, splits):
+    task = AdditionTask(Addition(operands=operands, splits=splits, **FEW))
+    split = task.splits(jax.random.key(0))
+    assert {name: len(rows) for name, rows in split.items()} == FEW
+    for question, answer in itertools.chain(*split.values()):
+        assert task.answer(question) == answer
+        assert question == "+".join(map(str, operands_of(question)))  # no leading zeros
+        assert len(question) <= task.source_width
+        assert len(answer) <= task.target_width
+
+
+@every_operands
+def test_leak_free_splits_hold_no_question_twice_whatever_the_operands(operands):
+    sizes = {"train": 700, "dev": 100, "test": 100}
+    split = draw(digits=2, operands=operands, **sizes)
+    names = [identity(question) for name in SPLITS for question in asked(split[name])]
+    assert len(set(names)) == len(names) == 900
+
+
+@pytest.mark.parametrize("question", ["100+999", "12+5", "100+5"])
+def test_short_first_refuses_what_it_does_not_ask(question):
+    message = (
+        f"{question!r} is no question of this run: the first number is at most 99 and the smallest"
+    )
+    with pytest.raises(UserError, match=f"^{re.escape(message)}$"):
+        AdditionTask(Addition(operands="short_first")).answer(question)
+
+
+@pytest.mark.parametrize("question", ["0+0", "99+99", "5+12", "99+999"])
+def test_short_first_answers_what_it_asks(question):
+    assert AdditionTask(Addition(operands="short_first")).answer(question) == str(
+        sum(operands_of(question))
+    )
+
+
+@pytest.mark.parametrize(("digits", "terms"), [(1, 2), (2, 3), (3, 2), (12, 3)])
+def test_the_example_of_a_question_is_one_for_short_first_too(digits, terms):
+    config = Addition(digits=digits, terms=terms, operands="short_first", **FEW)
+    with pytest.raises(UserError) as error:
+        AdditionTask(config).answer("?")
+    AdditionTask(config).answer(str(error.value).rpartition("such as ")[2])
+
+
+def test_a_string_without_end_is_cut_in_the_message():
+    with pytest.raises(UserError) as error:
+        AdditionTask(Addition()).answer("1" * 1_000_000)
+    assert str(error.value).startswith(f"'{79 * '1'}…' is no question of this run: ")
+    assert len(str(error.value)) < 250
+
+
 # --- splits ----------------------------------------------------------------------------------
 
 
@@ -234,6 +394,30 @@ def test_distinct_questions_are_counted_as_enumeration_counts_them(digits, terms
     assert task.distinct_questions == len(every)
 
 
+@pytest.mark.parametrize(("digits", "terms"), [(1, 2), (1, 3), (2, 2)])
+@every_operands
+def test_distinct_questions_are_counted_whatever_the_operands(digits, terms, operands):
+    task = AdditionTask(Addition(digits=digits, terms=terms, operands=operands, **ONE))
+    questions = every_question(digits, terms, "+")
+    if operands == "short_first":
+        questions = [q for q in questions if operands_of(q) == sorted(operands_of(q))]
+    assert task.distinct_questions == len({identity(question) for question in questions})
+
+
+@pytest.mark.parametrize("terms", [2, 3])
+def test_distinct_questions_of_short_first_are_those_with_a_short_number(terms, monkeypatch):
+    # with two digits all are short: here those of one digit count as short
+    monkeypatch.setattr(addition, "SHORT", 1)
+    task = AdditionTask(Addition(digits=2, terms=terms, operands="short_first", **ONE))
+    every = itertools.combinations_with_replacement(range(100), terms)
+    assert task.distinct_questions == sum(numbers[0] <= 9 for numbers in every)
+
+
+def test_distinct_questions_of_short_first_with_three_digits():
+    task = AdditionTask(Addition(digits=3, operands="short_first", **ONE))
+    assert task.distinct_questions == sum(b >= a for a in range(100) for b in range(1_000))
+
+
 @pytest.mark.parametrize(
     ("settings", "wanted", "existing", "what"),
     [
@@ -241,6 +425,10 @@ def test_distinct_questions_are_counted_as_enumeration_counts_them(digits, terms
         ({"digits": 3, "train": 600_000}, "602,000", "500,500", "2-term, 3-digit '+'"),
         ({"digits": 2, "operator": "-", "train": 9_000}, "11,000", "10,000", "2-term, 2-digit '-'"),
         ({"digits": 1, "train": 54, "dev": 1, "test": 1}, "56", "55", "2-term, 1-digit '+'"),
+        (
+            {"operands": "short_first", "train": 100_000},
+            *("102,000", "95,050", "2-term, 3-digit '+'"),
+        ),
     ],
 )
 def test_asking_for_more_distinct_questions_than_exist_is_refused(settings, wanted, existing, what):
@@ -259,6 +447,8 @@ def test_asking_for_more_distinct_questions_than_exist_is_refused(settings, want
         ({"train": 30, "dev": 15, "test": 10}, 55),
         ({"train": 1, "dev": 1, "test": 53}, 55),
         ({"train": 80, "dev": 10, "test": 10, "operator": "-"}, 100),
+        ({"train": 30, "dev": 15, "test": 10, "operands": "any_length"}, 55),
+        ({"train": 30, "dev": 15, "test": 10, "operands": "short_first"}, 55),
     ],
 )
 def test_all_questions_that_exist_can_be_asked_for(settings, existing):

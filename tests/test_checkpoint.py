@@ -9,15 +9,23 @@ import pytest
 from s2sjax import checkpoint
 from s2sjax.errors import UserError
 from s2sjax.replicas import make_mesh, spread
-from s2sjax.train import TrainState
+from s2sjax.train import Best, TrainState
+
+with_and_without_best = pytest.mark.parametrize("stops", [False, True], ids=["plain", "stops"])
 
 
-def state(mesh, value: float) -> TrainState:
+def state(mesh, value: float, stops: bool = False) -> TrainState:
     params = {"w": np.full((2, 3), value, np.float32), "b": np.arange(2, dtype=np.float32)}
     moments = optax.adam(1e-3).init(jax.tree.map(jnp.asarray, params))
     moments = jax.tree.map(lambda x: np.broadcast_to(x, (2, *x.shape)).copy(), moments)
     keys = jax.random.split(jax.random.key(3), 2)
-    return spread(TrainState(params, moments, keys, np.array([4, 4], np.int32)), mesh)
+    rates = np.array([value, 1e-3], np.float32)
+    updates, epochs = np.array([28, 28], np.int32), np.array([4, 4], np.int32)
+    kept = {"w": params["w"] - 1, "b": params["b"]}
+    best = Best(kept, np.array([value, np.inf], np.float32), np.array([3, 0], np.int32))
+    return spread(
+        TrainState(params, moments, rates, keys, updates, epochs, best if stops else None), mesh
+    )
 
 
 def equal(a, b) -> bool:
@@ -30,11 +38,19 @@ def equal(a, b) -> bool:
     return all(jax.tree.leaves(jax.tree.map(same, a, b)))
 
 
-def test_what_is_saved_comes_back_on_one_device_or_two(tmp_path):
+@with_and_without_best
+def test_what_is_saved_comes_back_on_one_device_or_two(tmp_path, stops):
     two, one = make_mesh(2), make_mesh(1)
-    checkpoint.save(tmp_path, 4, state(two, 0.1))
-    assert equal(checkpoint.restore(tmp_path, 4, state(two, 9.0)), state(two, 0.1))
-    assert equal(checkpoint.restore(tmp_path, 4, state(one, 9.0)), state(one, 0.1))
+    checkpoint.save(tmp_path, 4, state(two, 0.1, stops))
+    assert equal(checkpoint.restore(tmp_path, 4, state(two, 9.0, stops)), state(two, 0.1, stops))
+    assert equal(checkpoint.restore(tmp_path, 4, state(one, 9.0, stops)), state(one, 0.1, stops))
+
+
+def test_what_is_scored_are_the_best_parameters_where_they_are_kept():
+    plain, stops = (state(make_mesh(2), 0.1, kept) for kept in (False, True))
+    assert equal(plain.scored, plain.params)
+    assert equal(stops.scored, stops.best.params)
+    assert not equal(stops.scored, stops.params)
 
 
 def test_the_last_two_checkpoints_stay(tmp_path):

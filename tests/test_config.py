@@ -1,14 +1,18 @@
 """Configs: to JSON and back, the hash, what is refused and in which words."""
 
+import contextlib
 import dataclasses
+import itertools
 import json
 import re
+import typing
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pytest
 
 from s2sjax.config import (
+    LARGEST,
     Addition,
     Model,
     Optimiser,
@@ -26,37 +30,76 @@ from s2sjax.errors import UserError
 KINDS = [Addition, Toy, Text, Model, Optimiser, Training, Run]
 
 ANOTHER = {
+    "operands": "any_length",
     "operator": "-",
     "splits": "independent",
+    "file": "questions.txt",
+    "sha256": 64 * "0",
     "kind": "sort",
     "source_order": "reversed",
+    "target_order": "reversed",
     "justify": "right",
-    "source_eos": False,
+    "justify_when": "after",
     "start": "first_target",
+    "cell": "gru",
+    "decoder": "repeat",
+    "hand_over": "hidden",
     "embed_dim": 16,
     "init": "torch",
     "precision": "bfloat16",
+    "clip": 5.0,
+    "schedule": "cosine",
+    "teacher_forcing": 0.5,
+    "teacher_forcing_end": 0.25,
+    "patience": 3,
 }
 
 
+def other(name: str, value: Any) -> Any:
+    """A value of a setting that is not `value`."""
+    if name in ANOTHER:
+        return ANOTHER[name]
+    return not value if isinstance(value, bool) else value + 1
+
+
 def neighbours(config: Any) -> Iterator[tuple[str, Any]]:
-    """Every config that differs from `config` in one setting, with that setting's dotted name."""
+    """Every config that differs from `config` in one setting, with that setting's dotted name.
+
+    Those that are refused, because settings go together, are left out.
+    """
     for name, value in ((f.name, getattr(config, f.name)) for f in dataclasses.fields(config)):
         if dataclasses.is_dataclass(value):
-            for inner, other in neighbours(value):
-                yield f"{name}.{inner}", dataclasses.replace(config, **{name: other})
+            others = [(f"{name}.{inner}", part) for inner, part in neighbours(value)]
         else:
-            other = ANOTHER[name] if name in ANOTHER else value + 1
-            yield name, dataclasses.replace(config, **{name: other})
+            others = [(name, other(name, value))]
+        for dotted, changed in others:
+            with contextlib.suppress(UserError):
+                yield dotted, dataclasses.replace(config, **{name: changed})
 
 
-RUNS = [Run(), Run(task=Toy())]
-NEIGHBOURS = [(base, name, other) for base in RUNS for name, other in neighbours(base)]
+RUNS = {
+    "addition": Run(),
+    "toy": Run(task=Toy()),
+    "justified": Run(text=Text(justify="left", lag=3)),
+}
+REPEAT = Run(text=Text(start="nothing"), model=Model(decoder="repeat"))
+NEIGHBOURS = [(base, *found) for base in RUNS.values() for found in neighbours(base)]
 each_setting = pytest.mark.parametrize(
     ("base", "name", "other"),
     NEIGHBOURS,
-    ids=[f"{type(base.task).__name__}-{name}" for base, name, _ in NEIGHBOURS],
+    ids=[f"{case}-{name}" for case, base in RUNS.items() for name, _ in neighbours(base)],
 )
+
+
+def test_every_setting_is_varied():
+    def names(config: Any) -> Iterator[str]:
+        for name, value in ((f.name, getattr(config, f.name)) for f in dataclasses.fields(config)):
+            inside = names(value) if dataclasses.is_dataclass(value) else ()
+            yield from [f"{name}.{inner}" for inner in inside] or [name]
+
+    every = {name for base in RUNS.values() for name in names(base)}
+    together = {"model.decoder"}  # repeat goes with text.start nothing only
+    assert {name for _, name, _ in NEIGHBOURS} == every - together
 
 
 def lookup(values: Mapping[str, Any], dotted: str) -> Any:
@@ -123,27 +166,110 @@ def test_unknown_settings_are_refused_by_name(kind, where, extra, message):
 
 
 @pytest.mark.parametrize("part", ["text", "model", "optim", "train"])
-def test_missing_and_unknown_settings_are_refused_with_their_dotted_place(part):
+def test_unknown_settings_are_refused_with_their_dotted_place(part):
     values = through_json(Run())
-    lacking, name = {**values, part: dict(values[part])}, sorted(values[part])[0]
-    del lacking[part][name]
-    with pytest.raises(UserError, match=f"^config.{part} has missing settings: {name}$"):
-        from_json(Run, lacking)
     with pytest.raises(UserError, match=f"^config.{part} has unknown settings: nonsense$"):
         from_json(Run, {**values, part: values[part] | {"nonsense": 1}})
+    with pytest.raises(UserError, match=r"^config has unknown settings: nonsense$"):
+        from_json(Run, values | {"nonsense": 1})
 
 
-def test_a_missing_part_is_refused_by_name():
-    values = through_json(Run())
-    del values["model"], values["task"]
-    with pytest.raises(UserError, match=r"^config has missing settings: model, task$"):
+@each_setting
+def test_a_missing_setting_takes_its_default_and_leaves_the_others(base, name, other):
+    values, (part, last) = through_json(other), name.split(".")
+    del values[part][last]
+    ours = getattr(other, part)
+    default = {last: getattr(type(ours)(), last)}
+    expected = dataclasses.replace(other, **{part: dataclasses.replace(ours, **default)})
+    assert from_json(Run, values) == expected
+
+
+def test_what_a_missing_setting_means_is_validated():
+    values = through_json(REPEAT)
+    del values["text"]["start"]
+    with pytest.raises(UserError, match=r"go together: not bos and repeat$"):
         from_json(Run, values)
 
 
-@pytest.mark.parametrize("task", [{}, {"digits": 3}, to_json(Addition()) | to_json(Toy())])
+def test_missing_parts_take_their_defaults():
+    assert from_json(Run, {}) == Run()
+    assert from_json(Run, {"model": {"hidden_size": 3}}) == Run(model=Model(hidden_size=3))
+
+
+BEFORE = {  # a config as it was committed when there were fewer settings
+    "task": {
+        "digits": 3,
+        "terms": 2,
+        "operator": "+",
+        "train": 5_000,
+        "dev": 1_000,
+        "test": 1_000,
+        "splits": "independent",
+    },
+    "text": {
+        "source_order": "reversed",
+        "justify": "right",
+        "source_eos": True,
+        "start": "first_target",
+    },
+    "model": {
+        "hidden_size": 128,
+        "embed_dim": None,
+        "init": "keras",
+        "precision": "float32",
+        "unroll": 1,
+    },
+    "optim": {"learning_rate": 0.001, "epsilon": 1e-07},
+    "train": {
+        "epochs": 200,
+        "batch_size": 128,
+        "eval_every": 5,
+        "checkpoint_every": 10,
+        "show_every": 25,
+    },
+}
+
+
+def test_a_config_from_before_there_were_more_settings_is_what_was_done_then():
+    text = Text("reversed", justify="right", start="first_target")
+    run = from_json(Run, BEFORE)
+    assert run == Run(Addition(splits="independent"), text)
+    # one setting each: what every later one has to mean where it is not set
+    assert run.task.operands == "uniform"
+    assert run.task.file is run.task.sha256 is None
+    assert (run.text.target_order, run.text.justify_when) == ("forward", "before")
+    assert (run.text.mask_spaces, run.text.lag, run.text.target_eos) == (False, 0, True)
+    assert (run.model.cell, run.model.encoder_layers, run.model.decoder_layers) == ("lstm", 1, 1)
+    assert (run.model.decoder, run.model.peeky, run.model.hand_over) == ("state", False, "carry")
+    assert (run.optim.clip, run.optim.schedule, run.optim.warmup) == (None, "constant", 0)
+    assert (run.train.shown, run.train.patience, run.train.label_smoothing) == (5, None, 0)
+    assert run.train.always_forced
+
+
+@pytest.mark.parametrize(
+    ("task", "read"),
+    [
+        ({}, Addition()),
+        ({"digits": 2}, Addition(digits=2)),
+        ({"train": 7}, Addition(train=7)),
+        ({"kind": "sort"}, Toy(kind="sort")),
+        ({"train": 7, "symbols": 3}, Toy(train=7, symbols=3)),
+    ],
+)
+def test_a_task_is_known_by_the_settings_it_has_and_is_addition_where_both_have_them(task, read):
+    assert from_json(Run, {"task": task}).task == read
+
+
+@pytest.mark.parametrize(
+    "task", [{"nonsense": 3}, {"digits": 3, "kind": "sort"}, to_json(Addition()) | to_json(Toy())]
+)
 def test_settings_of_no_task_are_refused_with_the_tasks_there_are(task):
-    with pytest.raises(UserError, match=r"^config.task has the settings of none of: Addition, Toy"):
+    message = r"^config.task has the settings of none of: Addition, Toy$"
+    with pytest.raises(UserError, match=message):
         from_json(Run, through_json(Run()) | {"task": task})
+
+
+ORDERS = "'forward' or 'reversed' or 'digits_reversed' or 'operands_swapped' or 'doubled'"
 
 
 @pytest.mark.parametrize(
@@ -159,12 +285,20 @@ def test_settings_of_no_task_are_refused_with_the_tasks_there_are(task):
         ("optim.learning_rate", True, "float"),
         ("optim.learning_rate", None, "float"),
         ("text.source_eos", 1, "bool"),
-        ("text.source_order", "sideways", "'forward' or 'reversed'"),
-        ("text.source_order", ["forward"], "'forward' or 'reversed'"),
-        ("text.source_order", None, "'forward' or 'reversed'"),
-        ("text.justify", "left", "'right' or None"),
-        ("text.justify", {}, "'right' or None"),
-        ("text.justify", False, "'right' or None"),
+        ("text.source_order", "sideways", ORDERS),
+        ("text.source_order", ["forward"], ORDERS),
+        ("text.source_order", None, ORDERS),
+        ("text.target_order", "doubled", "'forward' or 'reversed'"),
+        ("text.justify", "middle", "'left' or 'right' or None"),
+        ("text.justify", {}, "'left' or 'right' or None"),
+        ("text.justify", False, "'left' or 'right' or None"),
+        ("text.start", None, "'bos' or 'first_target' or 'nothing'"),
+        ("text.lag", 0.0, "int"),
+        ("task.file", 3, "str or None"),
+        ("model.cell", "LSTM", "'lstm' or 'gru' or 'rnn'"),
+        ("optim.clip", "5", "float or None"),
+        ("optim.clip", False, "float or None"),
+        ("train.patience", 2.5, "int or None"),
         ("model.embed_dim", "wide", "int or None"),
         ("model.embed_dim", 16.0, "int or None"),
         ("model.embed_dim", {"width": 3}, "int or None"),
@@ -195,51 +329,87 @@ def test_json_is_validated_like_python():
 
 # --- what cannot be --------------------------------------------------------------------------
 
-MINIMA = [
-    *((Addition, name, 1) for name in ("digits", "train", "dev", "test")),
-    (Addition, "terms", 2),
-    *((Toy, name, 1) for name in ("symbols", "min_length", "max_length", "train", "dev", "test")),
-    *((Model, name, 1) for name in ("hidden_size", "embed_dim", "unroll")),
-    *((Optimiser, name, 0.0) for name in ("learning_rate", "epsilon")),
+RANGES = [
+    *((Addition, name, 1, LARGEST) for name in ("train", "dev", "test")),
+    (Addition, "digits", 1, 1_000),
+    (Addition, "terms", 2, 1_000),
+    (Toy, "symbols", 1, 26),
+    *((Toy, name, 1, None) for name in ("min_length", "max_length")),
+    *((Toy, name, 1, LARGEST) for name in ("train", "dev", "test")),
+    (Text, "lag", 0, 1_000),
+    *((Model, name, 1, LARGEST) for name in ("hidden_size", "embed_dim", "unroll")),
+    *((Model, name, 1, 100) for name in ("encoder_layers", "decoder_layers")),
+    *((Optimiser, name, 0.0, 1.0 * LARGEST) for name in ("learning_rate", "epsilon", "clip")),
+    (Optimiser, "warmup", 0, LARGEST),
     *(
-        (Training, name, 1)
-        for name in ("epochs", "batch_size", "eval_every", "checkpoint_every", "show_every")
+        (Training, name, 1, LARGEST)
+        for name in (
+            *("epochs", "batch_size", "eval_every", "checkpoint_every", "show_every"),
+            "patience",
+        )
+    ),
+    (Training, "shown", 1, 1_000),
+    *(
+        (Training, name, 0.0, 1.0)
+        for name in ("teacher_forcing", "teacher_forcing_end", "label_smoothing")
     ),
 ]
 
 
-def test_every_number_has_a_minimum():
-    numbers = {(k, f.name) for k in KINDS for f in dataclasses.fields(k) if _is_number(f.default)}
-    assert numbers | {(Model, "embed_dim")} == {(kind, name) for kind, name, _ in MINIMA}
+def test_every_number_has_a_range():
+    hints = {kind: typing.get_type_hints(kind) for kind in KINDS}
+    numbers = {
+        (kind, name)
+        for kind in KINDS
+        for name, hint in hints[kind].items()
+        if {hint, *typing.get_args(hint)} & {int, float}
+    }
+    assert numbers == {(kind, name) for kind, name, _, _ in RANGES}
 
 
-def _is_number(value: Any) -> bool:
-    return type(value) in (int, float)
-
-
-@pytest.mark.parametrize(("kind", "name", "minimum"), MINIMA)
-def test_the_minimum_is_allowed_and_less_is_refused(kind, name, minimum):
-    assert getattr(kind(**{name: minimum}), name) == minimum
-    for value in (minimum - 1, minimum - 10):
+@pytest.mark.parametrize(("kind", "name", "least", "most"), RANGES)
+def test_the_least_is_allowed_and_less_is_refused(kind, name, least, most):
+    assert getattr(kind(**{name: least}), name) == least
+    for value in (least - 1, least - 10):
         with pytest.raises(UserError) as error:
             kind(**{name: value})
-        start, rest = f"{kind.__name__}.{name} must be at least ", f"{minimum:g}, not {value}"
+        start, rest = f"{kind.__name__}.{name} must be at least ", f"{least:g}, not {value}"
         if name == "max_length":
             rest = f"Toy.min_length = {rest}"
         assert str(error.value) == start + rest
 
 
-@pytest.mark.parametrize("name", ["learning_rate", "epsilon"])
-@pytest.mark.parametrize("value", [float("nan"), -1e-9])
-def test_a_step_that_is_no_number_is_refused(name, value):
-    with pytest.raises(UserError, match=rf"^Optimiser.{name} must be at least 0, not {value}$"):
-        Optimiser(**{name: value})
+@pytest.mark.parametrize(
+    ("kind", "name", "most"), [(kind, name, most) for kind, name, _, most in RANGES if most]
+)
+def test_the_most_is_allowed_and_more_is_refused(kind, name, most):
+    assert getattr(kind(**{name: most}), name) == most
+    named = f"{most:,.0f}" + (" (a to z)" if name == "symbols" else "")
+    for value in (most + 1, 10 * most):
+        with pytest.raises(UserError) as error:
+            kind(**{name: value})
+        assert str(error.value) == (f"{kind.__name__}.{name} must be at most {named}, not {value}")
 
 
-def test_an_alphabet_has_26_letters():
-    assert Toy(symbols=26).symbols == 26
-    with pytest.raises(UserError, match=r"^Toy.symbols must be at most 26 \(a to z\), not 27$"):
-        Toy(symbols=27)
+FRACTIONS = [
+    *((Optimiser, name) for name in ("learning_rate", "epsilon", "clip")),
+    *((Training, n) for n in ("teacher_forcing", "teacher_forcing_end", "label_smoothing")),
+]
+
+
+@pytest.mark.parametrize(("kind", "name"), FRACTIONS)
+@pytest.mark.parametrize("value", [float("nan"), -1e-9, float("-inf")])
+def test_what_is_no_share_and_no_size_is_refused(kind, name, value):
+    with pytest.raises(
+        UserError, match=rf"^{kind.__name__}.{name} must be at least 0, not {value}$"
+    ):
+        kind(**{name: value})
+
+
+@pytest.mark.parametrize(("kind", "name"), FRACTIONS)
+def test_endless_steps_and_shares_are_refused(kind, name):
+    with pytest.raises(UserError, match=rf"^{kind.__name__}.{name} must be at most .*, not inf$"):
+        kind(**{name: float("inf")})
 
 
 def test_the_longest_string_is_no_shorter_than_the_shortest():
@@ -247,6 +417,116 @@ def test_the_longest_string_is_no_shorter_than_the_shortest():
     message = r"^Toy.max_length must be at least Toy.min_length = 4, not 3$"
     with pytest.raises(UserError, match=message):
         Toy(min_length=4, max_length=3)
+
+
+IMPOSSIBLE = [
+    (
+        lambda: Addition(operands="short_first", operator="-"),
+        "Addition.operands short_first sorts them: Addition.operator must be +",
+    ),
+    *(
+        (
+            lambda settings=settings: Addition(file="questions.txt", **settings),
+            "Addition.file holds distinct sums: Addition.splits must be leak_free, "
+            "Addition.operator +",
+        )
+        for settings in ({"splits": "independent"}, {"operator": "-"})
+    ),
+    (
+        lambda: Text(mask_spaces=True),
+        "Text.mask_spaces needs Text.justify: nothing else writes the spaces",
+    ),
+    (
+        lambda: Text(justify_when="after"),
+        "Text.justify_when needs Text.justify: nothing is justified",
+    ),
+    (
+        lambda: Text(target_eos=False),
+        "Text.target_eos False needs Text.justify: answers of several lengths need an end",
+    ),
+    *(
+        (
+            lambda cell=cell: Model(cell=cell, hand_over="hidden"),
+            f"Model.hand_over hidden: Model.cell {cell} has nothing else",
+        )
+        for cell in ("gru", "rnn")
+    ),
+    (
+        lambda: Model(decoder="repeat", hand_over="hidden"),
+        "Model.hand_over: Model.decoder repeat starts from zero",
+    ),
+    (
+        lambda: Optimiser(schedule="inverse_sqrt"),
+        "Optimiser.schedule inverse_sqrt falls from Optimiser.warmup on: set it",
+    ),
+    *(
+        (
+            lambda start=start: Run(text=Text(start=start), model=Model(decoder="repeat")),
+            f"Text.start nothing and Model.decoder repeat go together: not {start} and repeat",
+        )
+        for start in ("bos", "first_target")
+    ),
+    (
+        lambda: Run(text=Text(start="nothing")),
+        "Text.start nothing and Model.decoder repeat go together: not nothing and state",
+    ),
+    *(
+        (
+            lambda settings=settings: dataclasses.replace(REPEAT, train=Training(**settings)),
+            "Training.teacher_forcing: Model.decoder repeat reads no symbols",
+        )
+        for settings in ({"teacher_forcing": 0.5}, {"teacher_forcing_end": 0.0})
+    ),
+    *(
+        (
+            lambda order=order: Run(task=Toy(), text=Text(source_order=order)),
+            f"Text.source_order {order}: Toy has no operands",
+        )
+        for order in ("digits_reversed", "operands_swapped")
+    ),
+    (
+        lambda: Run(task=Toy(max_length=1), text=Text(start="first_target")),
+        "Text.start first_target gives all away where Toy.max_length is 1",
+    ),
+]
+
+
+@pytest.mark.parametrize(("build", "message"), IMPOSSIBLE, ids=[text for _, text in IMPOSSIBLE])
+def test_what_does_not_go_together_is_refused_with_the_reason(build, message):
+    with pytest.raises(UserError, match=f"^{re.escape(message)}$"):
+        build()
+
+
+def test_what_goes_together_is_allowed():
+    Addition(operands="short_first", terms=3)
+    Addition(file="questions.txt", operands="any_length", sha256="0")
+    for justify, when, mask in itertools.product(
+        ("left", "right"), ("before", "after"), (True, False)
+    ):
+        text = Text(justify=justify, justify_when=when, mask_spaces=mask, target_eos=False)
+        for start in ("bos", "first_target"):
+            Run(text=dataclasses.replace(text, start=start))
+        nothing = dataclasses.replace(text, start="nothing")
+        Run(text=nothing, model=Model(decoder="repeat", peeky=True, embed_dim=3, cell="gru"))
+    Model(encoder_layers=2, decoder_layers=3, peeky=True, hand_over="hidden")
+    Optimiser(schedule="inverse_sqrt", warmup=1)
+    Run(task=Toy(), text=Text(source_order="doubled"))
+    Run(task=Toy(max_length=1))
+
+
+@pytest.mark.parametrize(
+    ("first", "last", "always"),
+    [
+        (1.0, None, True),
+        (1.0, 1.0, True),
+        (1.0, 0.0, False),
+        (0.9, None, False),
+        (0.0, 1.0, False),
+    ],
+)
+def test_gold_symbols_are_always_fed_where_their_chance_is_one_throughout(first, last, always):
+    training = Training(teacher_forcing=first, teacher_forcing_end=last)
+    assert training.always_forced is always
 
 
 # --- values ----------------------------------------------------------------------------------
@@ -262,7 +542,9 @@ def test_configs_are_frozen_and_equal_ones_hash_equally(kind):
 
 
 def test_configs_that_differ_are_different_keys():
-    configs = [config for base in RUNS for config in (base, *(c for _, c in neighbours(base)))]
+    configs = [
+        config for base in RUNS.values() for config in (base, *(c for _, c in neighbours(base)))
+    ]
     assert len(set(configs)) == len(configs)
 
 
@@ -270,7 +552,9 @@ def test_configs_that_differ_are_different_keys():
 
 
 def test_the_hash_changes_with_every_setting():
-    configs = [config for base in RUNS for config in (base, *(c for _, c in neighbours(base)))]
+    configs = [
+        config for base in RUNS.values() for config in (base, *(c for _, c in neighbours(base)))
+    ]
     hashes = {config_hash(to_json(config)) for config in configs}
     assert len(hashes) == len(configs)
     assert all(re.fullmatch("[0-9a-f]{12}", name) for name in hashes)

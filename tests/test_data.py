@@ -1,34 +1,66 @@
 """Strings to rows of ids, to the letter; and the batches of an epoch."""
 
+import dataclasses
+import itertools
+from collections.abc import Iterator
+from typing import get_args
+
+import hypothesis
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from hypothesis import strategies as st
 
-from s2sjax.config import Addition, Text, Toy
-from s2sjax.data import Examples, Formatter, epoch_order, in_batches, make_vocabulary, take
+from s2sjax.config import Addition, SourceOrder, Text, Toy
+from s2sjax.data import (
+    Examples,
+    Formatter,
+    epoch_order,
+    in_batches,
+    make_vocabulary,
+    reorder,
+    take,
+)
 from s2sjax.errors import UserError
 from s2sjax.tasks import make_task
-from s2sjax.vocab import EOS, SPECIALS, UNK
+from s2sjax.vocab import BOS, EOS, NO_SYMBOL, SPECIALS, UNK
 
 NOTEBOOK = Text(justify="right", start="first_target")
+SAITOH = Text(justify="left", source_eos=False, target_eos=False)
+KERAS = dataclasses.replace(SAITOH, start="nothing")
 PAIRS = [("568+32", "600"), ("999+999", "1998"), ("1+2", "3"), ("0+10", "10")]
 SHORT = {"<pad>": "_", "<bos>": "^", "<eos>": "$"}
 
 orders = pytest.mark.parametrize("source_order", ["forward", "reversed"])
+quickly = hypothesis.settings(deadline=None, derandomize=True, max_examples=100)
+sums = st.lists(st.integers(0, 999), min_size=2, max_size=4).map(lambda n: "+".join(map(str, n)))
 
 
-def formatter(text: Text) -> Formatter:
-    task = make_task(Addition(digits=3))
-    return Formatter(task, text, make_vocabulary(task, text))
+def texts() -> Iterator[Text]:
+    """Every way to lay out a string, among those that go together."""
+    for order, turned, justify, lag in itertools.product(
+        get_args(SourceOrder), ("forward", "reversed"), (None, "left", "right"), (0, 3)
+    ):
+        for when, mask, end in itertools.product(("before", "after"), (True, False), (True, False)):
+            if justify is not None or (when, mask, end) == ("before", False, True):
+                yield Text(order, turned, justify, when, mask, lag, target_eos=end)
+
+
+def formatter(text: Text, task: Addition | Toy = Addition(digits=3)) -> Formatter:
+    made = make_task(task)
+    return Formatter(made, text, make_vocabulary(made, text))
 
 
 def spelled(text: Text, pairs: list[tuple[str, str]] = PAIRS) -> tuple[list[str], list[str]]:
-    """Rows as strings, sources and targets: '_' is padding, '^' begins, '$' ends."""
+    """Rows as strings: '_' is padding, '^' begins, '$' ends, '.' is no symbol."""
     form = formatter(text)
     examples = form.examples(pairs)
-    symbols = [SHORT.get(symbol, symbol) for symbol in form.vocabulary.symbols]
-    sources, targets = (["".join(symbols[i] for i in row) for row in rows] for rows in examples)
+    symbols = {i: SHORT.get(symbol, symbol) for i, symbol in enumerate(form.vocabulary.symbols)}
+    symbols[NO_SYMBOL] = "."
+    sources, targets = (
+        ["".join(symbols[i] for i in row) for row in rows.tolist()] for rows in examples
+    )
     return sources, targets
 
 
@@ -67,18 +99,220 @@ def test_the_clean_format_reverses_the_bare_string():
     assert targets == ["^600$_", "^1998$", "^3$___", "^10$__"]
 
 
+def test_saitohs_format_to_the_letter():
+    sources, targets = spelled(SAITOH)
+    assert sources == ["568+32 ", "999+999", "1+2    ", "0+10   "]
+    assert targets == ["^600 ", "^1998", "^3   ", "^10  "]
+    sources, targets = spelled(dataclasses.replace(SAITOH, source_order="reversed"))
+    assert sources == [" 23+865", "999+999", "    2+1", "   01+0"]
+    assert targets == ["^600 ", "^1998", "^3   ", "^10  "]
+
+
+def test_keras_format_is_saitohs_without_a_begin_symbol():
+    form = formatter(KERAS)
+    examples = form.examples(PAIRS[:1])
+    assert form.vocabulary.symbols == (" ", "+", *"0123456789")
+    assert examples.source.tolist() == [[7, 8, 10, 1, 5, 4, 0]]
+    assert examples.target.tolist() == [[0, 8, 2, 2, 0]]  # the first column is never read
+    assert (form.source_width, form.target_width, form.pad_id) == (7, 5, None)
+
+
 @pytest.mark.parametrize(
     ("text", "source", "target"),
     [
-        (Text(source_eos=False), "1+2____", "^3$___"),
-        (Text(source_eos=False, source_order="reversed"), "2+1____", "^3$___"),
-        (Text(start="first_target"), "1+2$____", "3$___"),
-        (Text(justify="right"), "    1+2$", "^   3$"),
-        (Text(justify="right", source_eos=False, source_order="reversed"), "2+1    ", "^   3$"),
+        (Text(), "12+3$___", "^15$__"),
+        (Text(source_eos=False), "12+3___", "^15$__"),
+        (Text(source_eos=False, source_order="reversed"), "3+21___", "^15$__"),
+        (Text(start="first_target"), "12+3$___", "15$__"),
+        (Text(source_order="digits_reversed"), "21+3$___", "^15$__"),
+        (Text(source_order="operands_swapped"), "3+12$___", "^15$__"),
+        (Text(source_order="doubled"), "12+312+3$______", "^15$__"),
+        (Text(target_order="reversed"), "12+3$___", "^51$__"),
+        (Text(target_order="reversed", start="first_target"), "12+3$___", "51$__"),
+        (Text(lag=2), "12+3  $___", "^15$__"),
+        (Text(lag=2, source_order="reversed"), "3+21  $___", "^15$__"),
+        (Text(lag=1, source_order="doubled", source_eos=False), "12+312+3 ______", "^15$__"),
+        # justified, then ordered: the spaces move with the string
+        (Text(justify="right"), "   12+3$", "^  15$"),
+        (Text(justify="right", source_eos=False, source_order="reversed"), "3+21   ", "^  15$"),
+        (Text(justify="left"), "12+3   $", "^15  $"),
+        (Text(justify="left", source_order="reversed"), "   3+21$", "^15  $"),
+        (Text(justify="left", source_order="digits_reversed"), "21+3   $", "^15  $"),
+        (Text(justify="right", source_order="digits_reversed"), "   21+3$", "^  15$"),
+        (Text(justify="left", source_order="operands_swapped"), "3+12   $", "^15  $"),
+        (Text(justify="right", source_order="operands_swapped"), "   3+12$", "^  15$"),
+        (Text(justify="left", source_order="doubled"), "12+3   12+3   $", "^15  $"),
+        (Text(justify="right", source_order="doubled"), "   12+3   12+3$", "^  15$"),
+        (Text(justify="left", target_order="reversed"), "12+3   $", "^  51$"),
+        (Text(justify="right", target_order="reversed"), "   12+3$", "^51  $"),
+        (Text(justify="right", target_order="reversed", target_eos=False), "   12+3$", "^51  "),
+        (Text(justify="left", lag=2, source_order="reversed"), "   3+21  $", "^15  $"),
+        # ordered, then justified: the spaces stay on their side
+        (Text(justify="left", justify_when="after"), "12+3   $", "^15  $"),
+        (Text("reversed", justify="left", justify_when="after"), "3+21   $", "^15  $"),
+        (Text("reversed", justify="right", justify_when="after"), "   3+21$", "^  15$"),
+        (Text("doubled", justify="left", justify_when="after"), "12+312+3      $", "^15  $"),
+        (Text("doubled", justify="right", justify_when="after"), "      12+312+3$", "^  15$"),
+        (Text("forward", "reversed", "left", "after"), "12+3   $", "^51  $"),
+        (Text("forward", "reversed", "right", "after"), "   12+3$", "^  51$"),
+        # the encoder skips what justification wrote, and nothing else
+        (Text(justify="right", mask_spaces=True), "...12+3$", "^  15$"),
+        (Text("reversed", justify="right", mask_spaces=True), "3+21...$", "^  15$"),
+        (Text(justify="left", mask_spaces=True, lag=2), "12+3...  $", "^15  $"),
+        (Text("doubled", justify="left", mask_spaces=True), "12+3...12+3...$", "^15  $"),
+        (Text("reversed", "forward", "left", "after", True, 1), "3+21... $", "^15  $"),
+        (Text("operands_swapped", justify="right", mask_spaces=True), "...3+12$", "^  15$"),
+        # all together
+        (
+            Text("reversed", "reversed", "left", "before", True, 1, False, False),
+            "...3+21 ",
+            "^  51",
+        ),
     ],
 )
 def test_each_setting_of_the_text_does_what_it_says(text, source, target):
-    assert spelled(text, [("1+2", "3")]) == ([source], [target])
+    assert spelled(text, [("12+3", "15")]) == ([source], [target])
+
+
+def test_ids_of_what_the_encoder_skips_are_no_symbols():
+    text = Text(justify="left", mask_spaces=True, lag=1, target_eos=False, start="first_target")
+    form = formatter(text)
+    examples = form.examples([("1+2", "3")])
+    assert form.vocabulary.symbols == (EOS, " ", "+", *"0123456789")
+    # four spaces are skipped, the filler and the end symbol are read
+    assert examples.source.tolist() == [[4, 2, 5, -1, -1, -1, -1, 1, 0]]
+    assert examples.target.tolist() == [[6, 1, 1, 1]]
+    assert examples.source.dtype == examples.target.dtype == np.int32
+    assert form.pad_id == NO_SYMBOL == -1
+
+
+# --- orders ----------------------------------------------------------------------------------
+
+
+@quickly
+@hypothesis.given(question=sums)
+def test_reversal_is_digit_reversal_of_the_swapped_question(question):
+    swapped = "+".join(reversed(question.split("+")))
+    assert reorder(question, "reversed") == reorder(swapped, "digits_reversed")
+    both = reorder(reorder(question, "operands_swapped"), "digits_reversed")
+    assert both == reorder(question, "reversed") == question[::-1]
+
+
+def test_so_both_arms_read_the_same_set_of_questions_where_operands_are_exchangeable():
+    every = {f"{a}+{b}" for a in range(12) for b in range(12)}
+    assert {reorder(q, "reversed") for q in every} == {reorder(q, "digits_reversed") for q in every}
+
+
+@quickly
+@hypothesis.given(question=sums, order=st.sampled_from(get_args(SourceOrder)))
+def test_orders_undo_themselves_and_lose_no_character(question, order):
+    once = reorder(question, order)
+    assert sorted(once) == sorted(question * (2 if order == "doubled" else 1))
+    if order == "doubled":
+        assert once == question + question
+    else:
+        assert reorder(once, order) == question
+
+
+@pytest.mark.parametrize(
+    ("order", "text"),
+    [
+        ("forward", "120-3-45"),
+        ("reversed", "54-3-021"),
+        ("digits_reversed", "021-3-54"),
+        ("operands_swapped", "45-3-120"),
+        ("doubled", "120-3-45120-3-45"),
+    ],
+)
+def test_orders_of_a_difference_of_three(order, text):
+    assert reorder("120-3-45", order) == text
+
+
+def test_a_string_of_letters_is_doubled_and_reversed():
+    form = formatter(Text("doubled", "reversed", "left"), Toy(max_length=4))
+    assert (form.source("bca"), form.target("bca")) == ("bca bca ", " acb")
+    assert form.answer(" acb") == "bca"
+
+
+# --- what holds for every text ---------------------------------------------------------------
+
+TEXTS = list(texts())
+EVERY_PAIR = [(f"{a}+{b}", str(a + b)) for a in (0, 30, 999) for b in (5, 901, 999)]
+
+
+def test_that_is_all_of_them():
+    assert len(TEXTS) == len(set(TEXTS)) == 5 * 2 * 2 * (1 + 2 * 2 * 2 * 2)
+
+
+def test_an_answer_is_read_back_from_what_is_written():
+    for text in TEXTS:
+        form = formatter(text)
+        for answer in ("0", "10", "600", "1998", "1001"):
+            assert form.answer(form.target(answer)) == answer, text
+    task = Addition(digits=2, operator="-", terms=3)
+    for turned, justify, when in itertools.product(
+        ("forward", "reversed"), ("left", "right"), ("before", "after")
+    ):
+        form = formatter(Text("forward", turned, justify, when), task)
+        for answer in ("-197", "-1", "0", "99", "-10"):
+            assert form.answer(form.target(answer)) == answer
+
+
+def test_an_answer_is_read_back_from_its_ids():
+    for text in TEXTS:
+        form = formatter(text)
+        targets = form.examples(EVERY_PAIR).target
+        for (_, answer), row in zip(EVERY_PAIR, targets, strict=True):
+            assert form.answer(form.vocabulary.decode(row)) == answer, text
+
+
+def test_widths_are_those_of_the_rows_and_of_the_text_alone():
+    for text in TEXTS:
+        form = formatter(text)
+        for pairs in (EVERY_PAIR, EVERY_PAIR[:1], [("999+999", "1998")], []):
+            source, target = form.examples(pairs)
+            assert source.shape == (len(pairs), form.source_width), text
+            assert target.shape == (len(pairs), form.target_width), text
+
+
+def test_the_widest_question_and_answer_fill_their_rows():
+    for text in TEXTS:
+        form = formatter(text)
+        source, target = form.examples([("999+999", "1998")])
+        assert form.pad_id not in source, text
+        assert form.pad_id not in target, text
+        assert source.shape[1] == len(form.source("999+999")) + text.source_eos
+        assert target.shape[1] == 1 + len(form.target("1998")) + text.target_eos
+
+
+def test_ids_are_those_of_the_strings():
+    for text in TEXTS:
+        form = formatter(text)
+        rows = form.examples(EVERY_PAIR)
+        for (question, answer), source, target in zip(EVERY_PAIR, *rows, strict=True):
+            read, written = form.source(question), form.target(answer)
+            expected = np.array(form.vocabulary.encode(read))
+            found = source[: len(read)]
+            skipped = found == NO_SYMBOL
+            assert (found[~skipped] == expected[~skipped]).all(), text
+            if not text.mask_spaces:
+                assert not skipped.any()
+            assert target[1 : 1 + len(written)].tolist() == form.vocabulary.encode(written)
+            assert target[0] == form.vocabulary.bos_id
+
+
+def test_what_is_skipped_is_what_justification_wrote():
+    for text in TEXTS:
+        if not text.mask_spaces:
+            continue
+        form = formatter(text)
+        for question, _ in EVERY_PAIR:
+            row, read = form.examples([(question, "0")]).source[0], form.source(question)
+            copies = 2 if text.source_order == "doubled" else 1
+            assert (row == NO_SYMBOL).sum() == copies * (7 - len(question)), text
+            assert all(read[i] == " " for i in np.flatnonzero(row == NO_SYMBOL))
+            fillers = row[len(read) - text.lag : len(read)]
+            assert fillers.tolist() == form.vocabulary.encode(" " * text.lag)
 
 
 @orders
@@ -105,11 +339,46 @@ def test_a_row_does_not_depend_on_the_rows_beside_it(text):
         assert alone.target.tolist() == together.target[i : i + 1].tolist()
 
 
+# --- vocabularies ----------------------------------------------------------------------------
+
+
 @pytest.mark.parametrize(
-    "text", [Text(), Text(justify="right"), Text(start="first_target")], ids=str
+    "text",
+    [Text(), Text(start="first_target"), Text(start="nothing"), Text(source_eos=False)],
+    ids=str,
 )
-def test_the_vocabulary_has_all_specials_unless_every_row_is_full(text):
+def test_the_vocabulary_has_all_specials_where_rows_need_padding(text):
     assert make_vocabulary(make_task(Addition()), text).specials == SPECIALS
+
+
+@pytest.mark.parametrize(
+    ("text", "specials"),
+    [
+        (NOTEBOOK, (EOS,)),
+        (SAITOH, (BOS,)),
+        (KERAS, ()),
+        (Text(justify="right"), (BOS, EOS)),
+        (Text(justify="left", source_eos=False), (BOS, EOS)),
+        (Text(justify="left", target_eos=False), (BOS, EOS)),
+        (Text(justify="left", target_eos=False, start="nothing"), (EOS,)),
+        (Text(justify="left", source_eos=False, target_eos=False, start="first_target"), ()),
+    ],
+    ids=str,
+)
+def test_the_vocabulary_has_no_special_but_those_used_where_every_row_is_full(text, specials):
+    for mask in (False, True):
+        vocabulary = make_vocabulary(
+            make_task(Addition()), dataclasses.replace(text, mask_spaces=mask)
+        )
+        assert vocabulary.specials == specials
+        assert len(vocabulary) == 12 + len(specials)
+        assert vocabulary.pad_id is None
+
+
+def test_the_model_skips_padding_masked_spaces_or_nothing():
+    assert formatter(Text()).pad_id == 0
+    assert formatter(NOTEBOOK).pad_id is None
+    assert formatter(dataclasses.replace(NOTEBOOK, mask_spaces=True)).pad_id == NO_SYMBOL
 
 
 def test_no_text_of_a_task_is_unknown():

@@ -1,5 +1,6 @@
 """Decoding: a plain loop, rows that are strangers, draws from the softmax that `keep` cuts."""
 
+from dataclasses import replace
 from functools import partial
 
 import jax
@@ -10,12 +11,13 @@ import scipy.stats
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from s2sjax.config import Model, Optimiser
+from s2sjax.config import Model, Optimiser, Training
 from s2sjax.data import Examples
 from s2sjax.decode import Decoded, Greedy, Sampling, decode
 from s2sjax.errors import UserError
 from s2sjax.models import Seq2Seq
 from s2sjax.train import Trainer
+from s2sjax.vocab import NO_SYMBOL
 
 VOCAB, EOS, STATES, LENGTH, BATCH = 6, 2, 11, 9, 16
 rng = np.random.default_rng(0)
@@ -120,6 +122,20 @@ def test_decoding_stops_when_the_last_row_has_ended(steps, calls):
     assert len(made) == calls
     for tokens, n in zip(decoded.tokens.tolist(), steps, strict=True):
         assert tokens == ([1] * n + [EOS] * LENGTH)[:LENGTH]
+
+
+@each_policy
+def test_where_no_symbol_ends_a_row_every_row_has_full_length(policy):
+    @jax.jit
+    def endless(state, start, keys):
+        settings = {"policy": policy, "eos_id": NO_SYMBOL, "max_decode_len": LENGTH}
+        return decode(step, state, start, keys=keys, **settings)
+
+    tokens, log_probs = jax.device_get(endless(STATE, START, KEYS))
+    ended = np.cumsum(tokens == EOS, axis=1) - (tokens == EOS) > 0
+    assert (log_probs < 0).all()
+    assert set(tokens[ended]) - {EOS, NO_SYMBOL}  # goes on behind what ends others
+    np.testing.assert_array_equal(np.where(ended, EOS, tokens), run(policy=policy).tokens)
 
 
 @each_policy
@@ -319,13 +335,15 @@ def test_settings_that_cannot_be_are_refused_by_name(wrong, message):
 
 # --- with the true model -------------------------------------------------------------------
 
-TRAINER = Trainer(Seq2Seq(VOCAB, 0, Model(hidden_size=8)), Optimiser(), BATCH, EOS)
+TRAINER = Trainer(
+    Seq2Seq(VOCAB, 0, Model(hidden_size=8)), Optimiser(), Training(batch_size=BATCH), 1, EOS
+)
 
 
 @pytest.fixture(scope="module")
 def params():
     """Weights so large that every answer differs, and some end."""
-    weights = jax.jit(TRAINER.init)(jax.random.key(5)).params
+    weights = jax.jit(TRAINER.init)(jax.random.key(5), jnp.float32(0)).params
     return jax.tree.map(lambda w: 4 * w, weights)
 
 
@@ -380,3 +398,28 @@ def test_an_answer_does_not_depend_on_the_batch_it_rides_in(params):
     few = answer(policy, params, jax.tree.map(lambda x: x[rows], EXAMPLES), KEYS[rows])
     np.testing.assert_array_equal(few.tokens, whole.tokens[rows])
     np.testing.assert_allclose(few.log_probs, whole.log_probs[rows], atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"decoder": "repeat", "cell": "gru"},
+        {"peeky": True, "cell": "rnn", "encoder_layers": 2, "decoder_layers": 3},
+        {"hand_over": "hidden", "decoder_layers": 2, "embed_dim": 3},
+    ],
+)
+def test_greedy_answers_of_every_kind_are_the_best_of_their_own_forced_logits(settings):
+    model = Seq2Seq(VOCAB, 0, Model(hidden_size=8, **settings))
+    trainer = replace(TRAINER, model=model, eos_id=NO_SYMBOL)
+    params = jax.jit(trainer.init)(jax.random.key(5), jnp.float32(0)).params
+    params = jax.tree.map(lambda w: 4 * w, params)
+
+    @jax.jit
+    def greedy_and_forced(params):
+        tokens = trainer.decode(params, EXAMPLES, Greedy(), KEYS).tokens
+        read = jnp.concatenate([EXAMPLES.target[:, :1], tokens[:, :-1]], axis=1)
+        return tokens, trainer.apply(params, EXAMPLES.source, read)
+
+    tokens, logits = greedy_and_forced(params)
+    np.testing.assert_array_equal(tokens, logits.argmax(-1))
+    assert len(np.unique(tokens, axis=0)) > 3

@@ -8,10 +8,15 @@ import shutil
 import subprocess
 import sys
 import time
+from itertools import islice
 from pathlib import Path
 
+import addition_rnn
 import ask
+import flax_seq2seq
+import mechanisms
 import numpy as np
+import peeky
 import pytest
 import reverse_vs_forward
 import speed
@@ -20,8 +25,10 @@ import tables
 from s2sjax import cli
 from s2sjax.ablation import Ablation, comparisons
 from s2sjax.config import config_hash
+from s2sjax.experiment import Experiment
 from s2sjax.fit import evaluate, make_programs
-from s2sjax.results import arms, load_results, series, values
+from s2sjax.group import Group, formatter, updates_per_epoch
+from s2sjax.results import load_results, series, values
 from s2sjax.stats import prediction
 
 SCRIPT = Path(reverse_vs_forward.__file__)
@@ -53,6 +60,8 @@ def test_output_without_a_terminal_is_plain_lines_that_open_with_the_plan(finish
     parts = [
         "Parameters of one replica",
         "Plan",
+        "1 program to train",
+        "program 1 of 1: forward, reversed",
         "epoch 1/30",
         "left\n",
         "epoch 5/30",
@@ -68,7 +77,7 @@ def test_output_without_a_terminal_is_plain_lines_that_open_with_the_plan(finish
 def test_the_report_shows_its_tables_and_pictures(finished):
     folder, _ = finished
     report = (folder / "report.md").read_text()
-    assert report.startswith("# Does reversing the source help? (smoke)")
+    assert report.startswith("# reverse_vs_forward, smoke")
     for picture in ("learning_curves.png", "by_position.png", "scores.png"):
         assert f"]({picture})" in report
         assert (folder / picture).read_bytes().startswith(b"\x89PNG")
@@ -78,7 +87,7 @@ def test_the_report_shows_its_tables_and_pictures(finished):
 def test_a_killed_run_ends_bit_for_bit_like_one_never_killed(finished, tmp_path):
     folder = tmp_path / "killed"
     process = start(folder)
-    while process.poll() is None and not (folder / "checkpoints" / "3").exists():
+    while process.poll() is None and not (folder / "checkpoints" / "1" / "3").exists():
         time.sleep(0.02)
     process.kill()
     process.communicate()
@@ -88,8 +97,13 @@ def test_a_killed_run_ends_bit_for_bit_like_one_never_killed(finished, tmp_path)
     out, err = process.communicate()
     assert (process.returncode, err) == (0, "")
     assert "going on from the checkpoint of epoch" in out
-    for name in ("results.json", "metrics.jsonl", "report.md", "learning_curves.png"):
+    for name in ("metrics.jsonl", "learning_curves.png"):
         assert (folder / name).read_bytes() == (finished[0] / name).read_bytes(), name
+    reports = [(f / "report.md").read_text().split("It took") for f in (folder, finished[0])]
+    assert reports[0][0] == reports[1][0]
+    ended, undisturbed = (dict(load_results(f / "results.json")) for f in (folder, finished[0]))
+    assert ended.pop("seconds") > 0 < undisturbed.pop("seconds")
+    assert ended == undisturbed
 
 
 # --- bad input: one line, an exit code, nothing lost -------------------------------------------
@@ -98,7 +112,8 @@ def test_a_killed_run_ends_bit_for_bit_like_one_never_killed(finished, tmp_path)
 def refused(monkeypatch, capsys, module, *arguments: object) -> str:
     """Run a script's body with these arguments; the one line that it is refused with."""
     monkeypatch.setattr(sys, "argv", ["script.py", *map(str, arguments)])
-    body = getattr(module, {reverse_vs_forward: "experiment"}.get(module, module.__name__))
+    scripts = tables.SCRIPTS
+    body = module.EXPERIMENT.run if module in scripts else getattr(module, module.__name__)
     with pytest.raises(SystemExit) as ended:
         cli.main(body)
     said = capsys.readouterr().err
@@ -153,7 +168,7 @@ def test_a_workdir_with_another_run_is_refused(monkeypatch, capsys, finished):
 def test_damaged_results_and_checkpoints_are_named(monkeypatch, capsys, finished, tmp_path):
     folder = tmp_path / "copy"
     shutil.copytree(finished[0], folder)
-    results = (folder / "results.json").read_text()
+    results, held = ((folder / "results.json").read_text(), load_results(folder / "results.json"))
     (folder / "results.json").write_text(results[:500])
     arguments = [*TINY, "--workdir", folder]
     assert "results.json" in refused(monkeypatch, capsys, reverse_vs_forward, *arguments)
@@ -174,10 +189,17 @@ def test_damaged_results_and_checkpoints_are_named(monkeypatch, capsys, finished
     said = refused(monkeypatch, capsys, reverse_vs_forward, *arguments)
     assert "metrics.jsonl does not hold the records of the 30 epochs" in said
     (folder / "metrics.jsonl").write_text(metrics)
-    for data in (folder / "checkpoints" / "30").rglob("d/*"):
+    reverse_vs_forward.EXPERIMENT.run()  # nothing is lost: not trained again, nor scored
+    assert "finished before" in capsys.readouterr().out
+    assert load_results(folder / "results.json")["records"] == held["records"]
+
+    (folder / "results.json").unlink()
+    while_training = [m for m in metrics.splitlines() if '"test"' not in m]
+    (folder / "metrics.jsonl").write_text("\n".join(while_training) + "\n")
+    for data in (folder / "checkpoints" / "1" / "30").rglob("d/*"):
         data.write_bytes(data.read_bytes()[:100])
     said = refused(monkeypatch, capsys, reverse_vs_forward, *arguments)
-    assert "checkpoints/30 is damaged" in said
+    assert "checkpoints/1/30 is damaged" in said
     assert not (folder / "results.json").exists()
 
 
@@ -241,59 +263,148 @@ def test_presets_are_what_they_are_named_for():
         30,
     )
     assert (clean.text.start, clean.text.justify, clean.task.splits) == ("bos", None, "leak_free")
-    assert len(reverse_vs_forward.ablation_of(studies["notebook"]).vocabulary) == 13
+    assert len(formatter(notebook).vocabulary) == 13
+
+
+NO_SPACES = ["--text.justify", "None", "--text.target-eos"]
+
+
+@pytest.mark.parametrize(
+    ("module", "arguments", "said"),
+    [
+        (peeky, ["saitoh", "--data", "no-such-file"], "no-such-file cannot be read"),
+        (peeky, ["saitoh", "--data", __file__], "line 1 of"),
+        (peeky, ["saitoh", "--text.justify", "None"], "--text.target-eos False needs"),
+        (peeky, ["saitoh", "--text.mask-spaces", *NO_SPACES], "--text.mask-spaces needs"),
+        (peeky, ["saitoh", "--model.cell", "gru"], "--model.hand-over hidden"),
+        (peeky, ["saitoh", "--train.patience", "0"], "--train.patience must be at least 1"),
+        (peeky, ["saitoh", "--optim.schedule", "inverse_sqrt"], "--optim.warmup"),
+        (addition_rnn, ["digits3", "--model.decoder", "state"], "go together"),
+        (addition_rnn, ["digits3", "--train.teacher-forcing", "0.5"], "reads no symbols"),
+        (addition_rnn, ["digits2", "--task.train", "5000"], "only 5,050 exist"),
+        (mechanisms, ["quick", "--train.label-smoothing", "1.5"], "--train.label-smoothing"),
+        (mechanisms, ["quick", "--model.encoder-layers", "0"], "--model.encoder-layers"),
+        (flax_seq2seq, ["published", "--task.operator", "-"], "--task.operator must be +"),
+    ],
+)
+def test_settings_that_do_not_go_together_are_refused(
+    monkeypatch, capsys, tmp_path, module, arguments, said
+):
+    monkeypatch.chdir(tmp_path)
+    assert said in refused(monkeypatch, capsys, module, *arguments)
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("experiment", tables.EXPERIMENTS.values(), ids=lambda e: e.name)
+def test_every_preset_is_an_ablation_with_its_comparisons(experiment):
+    for preset, (_, study) in experiment.presets.items():
+        ablation = experiment.ablation(preset)
+        compared = {arm for pair in experiment.pairs(preset, study) for arm in pair}
+        assert compared <= set(ablation.arms), preset
+        assert Ablation.from_config(json.loads(json.dumps(ablation.config))) == ablation
+
+
+def test_the_controls_differ_in_what_they_are_named_for():
+    ablation = mechanisms.EXPERIMENT.ablation("quick")
+    told = [p for group in mechanisms.PREDICTIONS.values() for p in group]
+    assert {arm for p in told for arm in (p.a, p.b)} <= set(ablation.arms)
+    data_only = {"digits reversed", "operands swapped", "subtraction reversed", "rate x 3, forward"}
+    assert data_only < set(ablation.groups[0].arms)  # no program of their own
+    updates = [
+        run.train.epochs * updates_per_epoch(run)
+        for run in mechanisms.EXPERIMENT.ablation("sizes").arms.values()
+    ]
+    assert max(updates) < 1.02 * min(updates)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("experiment", tables.EXPERIMENTS.values(), ids=lambda e: e.name)
+def test_smoke_runs_from_the_command_line_to_the_report(monkeypatch, capsys, tmp_path, experiment):
+    """Every script's smoke preset, a minute or two in all."""
+    folder = tmp_path / "run"
+    monkeypatch.setattr(sys, "argv", ["script.py", "smoke", "--workdir", str(folder)])
+    experiment.run()
+    out = capsys.readouterr().out
+    assert "report and pictures" in out
+    assert (folder / "report.md").read_text().startswith(f"# {experiment.name}, smoke")
+    results = load_results(folder / "results.json")
+    experiment.cover(results, folder / "cover.png")
+    assert (folder / "cover.png").read_bytes().startswith(b"\x89PNG")
 
 
 # --- what is committed -------------------------------------------------------------------------
 
 COMMITTED = sorted(tables.RESULTS.glob("*.json"))
+of_committed = pytest.mark.parametrize("path", COMMITTED, ids=lambda path: path.stem)
 
 
-def test_the_readme_shows_the_committed_results():
-    readme = tables.README.read_text(encoding="utf-8")
-    assert tables.filled(readme) == readme, "run: make tables"
-    assert "<!-- begin reverse_vs_forward.notebook.headline -->" in readme
+def study_of(path: Path) -> tuple[Experiment, str]:
+    """The experiment and the preset that a committed file holds the results of."""
+    name, preset, _ = path.name.split(".")
+    return tables.EXPERIMENTS[name], preset
 
 
-@pytest.mark.parametrize("path", COMMITTED, ids=lambda path: path.stem)
+def test_the_readmes_show_the_committed_results():
+    known = tables.blocks()
+    for path in tables.READMES:
+        readme = path.read_text(encoding="utf-8")
+        assert tables.filled(readme, known) == readme, "run: make tables"
+    assert "<!-- begin published -->" in readme
+
+
+@of_committed
 def test_committed_results_are_of_the_preset_as_it_is(path):
     results = load_results(path)
-    experiment, preset, _ = path.name.split(".")
-    assert (results["experiment"], results["preset"]) == (experiment, preset)
-    ablation = reverse_vs_forward.ablation_of(reverse_vs_forward.PRESETS[preset][1])
-    assert results["config"] == json.loads(json.dumps(ablation.config))
+    experiment, preset = study_of(path)
+    assert (results["experiment"], results["preset"]) == (experiment.name, preset)
+    ablation = experiment.ablation(preset)
     assert Ablation.from_config(results["config"]) == ablation
-    assert ablation.seeds == 10
+    assert config_hash(results["config"]) == results["config_hash"]
+    held = {(r["arm"], r["seed"]) for r in results["records"] if r["split"] == "test"}
+    assert held == {replica for group in ablation.groups for replica in group.replicas}
 
 
-def test_the_readme_shows_pictures_that_are_there():
-    pictures = re.findall(
-        r"\]\((experiments/\S+\.png)\)", tables.README.read_text(encoding="utf-8")
-    )
-    assert "experiments/results/reverse_vs_forward.notebook.png" in pictures
-    assert all((tables.README.parent / picture).exists() for picture in pictures)
+def test_the_readmes_show_pictures_that_are_there():
+    shown = []
+    for path in tables.READMES:
+        pictures = re.findall(r"\]\((\S+\.png)\)", path.read_text(encoding="utf-8"))
+        assert all((path.parent / picture).exists() for picture in pictures)
+        shown += pictures
+    assert "experiments/results/reverse_vs_forward.notebook.png" in shown
 
 
-def test_committed_comparisons_follow_from_the_committed_records():
-    for path in COMMITTED:
-        results = load_results(path)
-        again = comparisons(results["records"], arms(results), reverse_vs_forward.COMPARED)
-        assert json.loads(json.dumps(again)) == results["comparisons"]
-        assert config_hash(results["config"]) == results["config_hash"]
+@of_committed
+def test_committed_comparisons_follow_from_the_committed_records(path):
+    results = load_results(path)
+    experiment, preset = study_of(path)
+    pairs = experiment.pairs(preset, experiment.presets[preset][1])
+    again = comparisons(results["records"], pairs, experiment.metrics)
+    assert json.loads(json.dumps(again)) == results["comparisons"]
 
 
-@pytest.mark.parametrize("path", COMMITTED, ids=lambda path: path.stem)
+def updates_to_a_record(path: Path) -> int:
+    """Updates until the first records of a committed file."""
+    experiment, preset = study_of(path)
+    run = experiment.ablation(preset).run
+    return run.train.eval_every * updates_per_epoch(run)
+
+
+@pytest.mark.parametrize(
+    "path", [p for p in COMMITTED if updates_to_a_record(p) < 1_000], ids=lambda path: path.stem
+)
 def test_the_first_epochs_are_those_committed(path):
     committed = load_results(path)
-    run, seed = reverse_vs_forward.PRESETS[committed["preset"]][1].run, 3
-    ablation = reverse_vs_forward.ablation_of(cli.Study(run, seeds=1, first_seed=seed))
-    programs = make_programs(ablation.trainer, ablation.mesh)
-    state, train = ablation.init(programs), ablation.examples("train")
-    for _ in range(run.train.eval_every):
+    experiment, preset = study_of(path)
+    first, seed = experiment.ablation(preset).groups[0], 3
+    group = Group(dict(islice(first.arms.items(), 2)), 1, seed)
+    programs = make_programs(group.trainer, group.mesh)
+    state, train = group.init(programs), group.examples("train")
+    epochs = group.run.train.eval_every
+    for _ in range(epochs):
         state, losses = programs.train_epoch(state, train)
-    for mean, arm in zip(losses.mean(axis=1), ablation.arms, strict=True):
+    for mean, arm in zip(losses.mean(axis=1), group.arms, strict=True):
         of_seeds = series(committed, arm, "epoch_loss", "train")
-        off = {s: abs(float(mean) - loss[run.train.eval_every]) for s, loss in of_seeds.items()}
+        off = {s: abs(float(mean) - loss[epochs]) for s, loss in of_seeds.items()}
         # Other versions and hardware differ in the last digits, other seeds in earlier ones.
         assert off[seed] < 1e-3, arm
         assert off[seed] < min(off[other] for other in off if other != seed) / 10, arm
@@ -304,14 +415,15 @@ def test_the_gap_is_there_in_a_seed_never_run_before():
     """All 200 epochs, a minute: a fresh seed falls where the committed ones say it would."""
     fresh = int(np.random.SeedSequence().generate_state(1)[0]) % 2**30
     study = reverse_vs_forward.PRESETS["notebook"][1]
-    ablation = reverse_vs_forward.ablation_of(cli.Study(study.run, seeds=1, first_seed=fresh))
-    programs = make_programs(ablation.trainer, ablation.mesh)
-    state, train = ablation.init(programs), ablation.examples("train")
+    ablation = reverse_vs_forward.EXPERIMENT.ablation("notebook", cli.Study(study.run, 1, fresh))
+    (group,) = ablation.groups
+    programs = make_programs(group.trainer, group.mesh)
+    state, train = group.init(programs), group.examples("train")
     for _ in range(study.run.train.epochs):
         state, _ = programs.train_epoch(state, train)
-    count = evaluate(programs, state, ablation.examples("test")).counts["teacher_forced/all"]
+    count = evaluate(programs, state.params, group.examples("test")).counts["teacher_forced/all"]
     committed = load_results(tables.RESULTS / "reverse_vs_forward.notebook.json")
-    for score, arm in zip(count.right / count.of, ablation.arms, strict=True):
+    for score, arm in zip(count.right / count.of, group.arms, strict=True):
         low, high = prediction(values(committed, arm, "teacher_forced/all"))
         slack = high - low  # three times the width of 95 %: one failure in many thousand runs
         assert low - slack < score < high + slack, (arm, fresh)

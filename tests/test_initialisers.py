@@ -1,6 +1,6 @@
 """Initial weights: what each preset promises, and that keys decide all of it."""
 
-from functools import partial
+from functools import cache, partial
 
 import flax.linen as nn
 import jax
@@ -14,25 +14,30 @@ from s2sjax.initialisers import GATES, Initialisers, initialisers
 from s2sjax.models import Seq2Seq
 
 INPUTS, HIDDEN = 50, 64
-SHAPES = Initialisers(
-    kernel=(INPUTS, GATES * HIDDEN),
-    recurrent=(HIDDEN, GATES * HIDDEN),
-    gate_bias=(GATES * HIDDEN,),
-    bias=(HIDDEN,),
-)
-PRESETS = ("keras", "flax", "torch", "sutskever")
+PRESETS = ("keras", "flax", "torch", "sutskever", "saitoh")
+BOUNDS = {"torch": HIDDEN**-0.5, "sutskever": 0.08}
+
+of_every_preset = pytest.mark.parametrize("preset", PRESETS)
+of_every_cell = pytest.mark.parametrize("cell", GATES)
 
 
-def draw(preset, seed=0):
+def shapes(cell):
+    gates = GATES[cell] * HIDDEN
+    return Initialisers(
+        kernel=(INPUTS, gates),
+        recurrent=(HIDDEN, gates),
+        gate_bias=(gates,),
+        bias=(HIDDEN,),
+        embedding=(INPUTS, HIDDEN),
+    )
+
+
+@cache
+def draw(preset, cell="lstm", seed=0):
     """One array of each kind."""
-    keys = jax.random.split(jax.random.key(seed), len(SHAPES))
-    inits = initialisers(preset, HIDDEN)
-    return Initialisers(*[np.asarray(i(k, s)) for i, k, s in zip(inits, keys, SHAPES, strict=True)])
-
-
-@pytest.fixture(scope="module")
-def drawn():
-    return {preset: draw(preset) for preset in PRESETS}
+    keys = jax.random.split(jax.random.key(seed), len(Initialisers._fields))
+    kinds = zip(initialisers(preset, HIDDEN, cell), keys, shapes(cell), strict=True)
+    return Initialisers(*[np.asarray(init(key, shape)) for init, key, shape in kinds])
 
 
 def assert_uniform(weights, bound):
@@ -40,74 +45,109 @@ def assert_uniform(weights, bound):
     assert scipy.stats.kstest(weights.ravel() / bound, "uniform", (-1, 2)).pvalue > 0.01
 
 
+def assert_normal(weights, deviation):
+    assert scipy.stats.kstest(weights.ravel() / deviation, "norm").pvalue > 0.01
+
+
 def assert_orthonormal_rows(matrix):
     np.testing.assert_allclose(matrix @ matrix.T, np.eye(len(matrix)), atol=1e-5)
 
 
-def test_keras_kernels_are_glorot_uniform_over_all_gates(drawn):
-    assert_uniform(drawn["keras"].kernel, np.sqrt(6 / (INPUTS + GATES * HIDDEN)))
+@of_every_cell
+def test_keras_kernels_are_glorot_uniform_over_all_gates(cell):
+    drawn = draw("keras", cell)
+    assert_uniform(drawn.kernel, np.sqrt(6 / (INPUTS + GATES[cell] * HIDDEN)))
+    assert_uniform(drawn.embedding, np.sqrt(6 / (INPUTS + HIDDEN)))
 
 
-def test_keras_recurrent_kernel_is_orthogonal_over_all_gates(drawn):
-    recurrent = drawn["keras"].recurrent
+@of_every_cell
+def test_keras_recurrent_kernel_is_orthogonal_over_all_gates(cell):
+    recurrent = draw("keras", cell).recurrent
     assert_orthonormal_rows(recurrent)
     one_gate = recurrent[:, :HIDDEN]
-    assert abs(one_gate @ one_gate.T - np.eye(HIDDEN)).max() > 0.1  # and not gate by gate
+    apart = abs(one_gate @ one_gate.T - np.eye(HIDDEN)).max()
+    assert (apart > 0.1) == (GATES[cell] > 1)  # and not gate by gate
 
 
-def test_keras_biases_are_zero_but_for_the_forget_gate(drawn):
-    i, f, g, o = np.split(drawn["keras"].gate_bias, GATES)
-    assert (f == 1).all()
-    assert not np.concatenate([i, g, o, drawn["keras"].bias]).any()
+@pytest.mark.parametrize(
+    ("cell", "biases"), [("lstm", [0, 1, 0, 0]), ("gru", [0] * 3), ("rnn", [0])]
+)
+def test_keras_biases_are_zero_but_for_an_lstms_forget_gate(cell, biases):
+    drawn = draw("keras", cell)
+    np.testing.assert_array_equal(drawn.gate_bias, np.repeat(biases, HIDDEN))
+    assert not drawn.bias.any()
 
 
-def test_flax_recurrent_kernel_is_orthogonal_gate_by_gate_and_no_two_gates_are_equal(drawn):
-    gates = np.split(drawn["flax"].recurrent, GATES, axis=1)
-    for gate in gates:
+@of_every_cell
+def test_flax_recurrent_kernel_is_orthogonal_gate_by_gate_and_no_two_gates_are_equal(cell):
+    gates = np.split(draw("flax", cell).recurrent, GATES[cell], axis=1)
+    for i, gate in enumerate(gates):
         assert_orthonormal_rows(gate)
-    assert abs(gates[0] - gates[1]).max() > 0.1
+        assert all(abs(gate - other).max() > 0.1 for other in gates[:i])
 
 
-def test_flax_biases_are_zero(drawn):
-    assert not drawn["flax"].gate_bias.any()
-    assert not drawn["flax"].bias.any()
+@of_every_cell
+@pytest.mark.parametrize("preset", ["flax", "saitoh"])
+def test_flax_and_saitoh_biases_are_zero(preset, cell):
+    assert not draw(preset, cell).gate_bias.any()
+    assert not draw(preset, cell).bias.any()
 
 
-def test_flax_weights_are_distributed_as_those_of_its_own_cell(drawn):
-    cell = nn.LSTMCell(HIDDEN)
-    start = cell.initialize_carry(jax.random.key(0), (1, INPUTS))
-    theirs = jax.jit(cell.init)(jax.random.key(1), start, jnp.zeros((1, INPUTS)))["params"]
-    kernels = np.concatenate([theirs[f"i{gate}"]["kernel"] for gate in "ifgo"], axis=1)
-    ours = drawn["flax"].kernel
-    assert scipy.stats.ks_2samp(ours.ravel(), kernels.ravel()).pvalue > 0.01
-    assert ours.std() == pytest.approx(INPUTS**-0.5, rel=0.03)  # LeCun
-    assert abs(ours).max() <= abs(kernels).max() * 1.01  # both cut at two deviations
-    recurrent = np.concatenate([theirs[f"h{gate}"]["kernel"] for gate in "ifgo"], axis=1)
-    assert scipy.stats.ks_2samp(drawn["flax"].recurrent.ravel(), recurrent.ravel()).pvalue > 0.01
-    for gate in "ifgo":
-        assert_orthonormal_rows(np.asarray(theirs[f"h{gate}"]["kernel"]))
-        assert not theirs[f"h{gate}"]["bias"].any()
+@pytest.mark.parametrize(
+    ("cell", "theirs", "gates"),
+    [("lstm", nn.LSTMCell, "ifgo"), ("gru", nn.GRUCell, "rzn"), ("rnn", nn.SimpleCell, [""])],
+)
+def test_flax_weights_are_distributed_as_those_of_its_own_cell(cell, theirs, gates):
+    theirs = theirs(HIDDEN)
+    start = theirs.initialize_carry(jax.random.key(0), (1, INPUTS))
+    params = jax.jit(theirs.init)(jax.random.key(1), start, jnp.zeros((1, INPUTS)))["params"]
+    kernels = np.concatenate([params[f"i{gate}"]["kernel"] for gate in gates], axis=1)
+    ours = draw("flax", cell)
+    assert scipy.stats.ks_2samp(ours.kernel.ravel(), kernels.ravel()).pvalue > 0.01
+    assert ours.kernel.std() == pytest.approx(INPUTS**-0.5, rel=0.03)  # LeCun
+    assert abs(ours.kernel).max() <= abs(kernels).max() * 1.01  # both cut at two deviations
+    recurrent = np.concatenate([params[f"h{gate}"]["kernel"] for gate in gates], axis=1)
+    assert scipy.stats.ks_2samp(ours.recurrent.ravel(), recurrent.ravel()).pvalue > 0.01
+    for gate in gates:
+        assert_orthonormal_rows(np.asarray(params[f"h{gate}"]["kernel"]))
+    assert not any(p["bias"].any() for p in params.values() if "bias" in p)
 
 
-@pytest.mark.parametrize(("preset", "bound"), [("torch", HIDDEN**-0.5), ("sutskever", 0.08)])
-def test_uniform_presets_draw_every_parameter_biases_too(drawn, preset, bound):
-    for weights in drawn[preset]:
-        assert_uniform(weights, bound)
+@of_every_cell
+@pytest.mark.parametrize("preset", BOUNDS)
+def test_uniform_presets_draw_every_parameter_biases_too(preset, cell):
+    for weights in draw(preset, cell):
+        assert_uniform(weights, BOUNDS[preset])
 
 
-@pytest.mark.parametrize("preset", PRESETS)
-def test_everything_is_float32_of_the_asked_shape(drawn, preset):
-    for weights, shape in zip(drawn[preset], SHAPES, strict=True):
+@of_every_cell
+def test_saitohs_kernels_are_normal_by_their_rows_and_his_embeddings_a_hundredth(cell):
+    drawn = draw("saitoh", cell)
+    assert_normal(drawn.kernel, INPUTS**-0.5)
+    assert_normal(drawn.recurrent, HIDDEN**-0.5)
+    assert_normal(drawn.embedding, 0.01)
+
+
+@pytest.mark.parametrize("preset", [preset for preset in PRESETS if preset != "saitoh"])
+def test_all_others_draw_embeddings_as_kernels(preset):
+    draws = initialisers(preset, HIDDEN)
+    assert draws.embedding is draws.kernel
+
+
+@of_every_preset
+@of_every_cell
+def test_everything_is_float32_of_the_asked_shape(preset, cell):
+    for weights, shape in zip(draw(preset, cell), shapes(cell), strict=True):
         assert weights.dtype == np.float32
         assert weights.shape == shape
 
 
-@pytest.mark.parametrize("preset", PRESETS)
-def test_keys_decide(drawn, preset):
-    again, other = draw(preset), draw(preset, seed=1)
-    jax.tree.map(np.testing.assert_array_equal, drawn[preset], again)
-    assert (other.kernel != drawn[preset].kernel).mean() > 0.99
-    assert (other.recurrent != drawn[preset].recurrent).mean() > 0.99
+@of_every_preset
+def test_keys_decide(preset):
+    first, again, other = draw(preset), draw.__wrapped__(preset), draw(preset, seed=1)
+    jax.tree.map(np.testing.assert_array_equal, first, again)
+    for kind in ("kernel", "recurrent", "embedding"):
+        assert (getattr(other, kind) != getattr(first, kind)).mean() > 0.99
 
 
 # --- the whole model -----------------------------------------------------------------------
@@ -125,20 +165,34 @@ def test_the_notebooks_model_has_the_notebooks_number_of_parameters(hidden_size,
     assert sum(p.size for p in jax.tree.leaves(params)) == parameters
 
 
-@pytest.mark.parametrize("preset", PRESETS)
-def test_every_parameter_of_a_model_is_drawn_as_the_preset_says(preset):
-    params = model_params(8, init=preset, embed_dim=6)()["params"]
+@pytest.mark.parametrize(
+    ("preset", "cell"),
+    [
+        *((preset, "lstm") for preset in PRESETS),
+        ("keras", "gru"),
+        ("keras", "rnn"),
+        ("torch", "gru"),
+    ],
+)
+def test_every_parameter_of_a_model_is_drawn_as_the_preset_says(preset, cell):
+    params = model_params(8, init=preset, embed_dim=6, cell=cell)()["params"]
     bounds = {"sutskever": 0.08, "torch": 8**-0.5}
     for side in (params["encoder"], params["decoder"]):
-        cell = side["cell"]
+        layer = side["cell"]
         if preset in bounds:
             everything = np.concatenate([p.ravel() for p in jax.tree.leaves(side)])
             assert 0.9 * bounds[preset] < abs(everything).max() <= bounds[preset]
-            assert cell["b"].any()
+            assert all(layer[name].any() for name in {"b", "bn"} & set(layer))
+            continue
+        biases = np.zeros((GATES[cell], 8))
+        if (preset, cell) == ("keras", "lstm"):
+            biases[1] = 1
+        np.testing.assert_array_equal(layer["b"], biases.ravel())
+        assert cell != "gru" or not layer["bn"].any()
+        if preset == "saitoh":
+            assert abs(side["embedding"]).max() < 0.06
         else:
-            forget = 1.0 if preset == "keras" else 0.0
-            np.testing.assert_array_equal(cell["b"], np.repeat([0, forget, 0, 0], 8))
-            whole = cell["wh"] if preset == "keras" else cell["wh"][:, :8]
+            whole = layer["wh"] if preset == "keras" else layer["wh"][:, :8]
             assert_orthonormal_rows(np.asarray(whole))
     assert params["output"]["b"].any() == (preset in bounds)
 

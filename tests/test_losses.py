@@ -77,6 +77,28 @@ def test_nothing_scored_is_a_loss_and_a_gradient_of_zero():
     assert (gradient == 0).all()
 
 
+@pytest.mark.parametrize("smoothing", [0.1, 0.5, 1.0])
+def test_smoothing_spreads_a_share_of_the_target_evenly_over_the_vocabulary(smoothing):
+    wanted = (1 - smoothing) * np.eye(VOCAB)[TARGETS] + smoothing / VOCAB
+    truth = -(wanted * np.log(softmax(LOGITS))).sum(-1)
+    losses = token_losses(LOGITS, TARGETS, smoothing)
+    np.testing.assert_allclose(losses, truth, rtol=1e-5)
+    of_every_symbol = jnp.stack([token_losses(LOGITS, jnp.full_like(TARGETS, i)) for i in range(7)])
+    mixed = (1 - smoothing) * token_losses(LOGITS, TARGETS) + smoothing * of_every_symbol.mean(0)
+    np.testing.assert_allclose(losses, mixed, rtol=1e-5)
+
+
+def test_a_smoothed_loss_is_least_at_its_smoothed_target():
+    best = jnp.log(0.7 * jax.nn.one_hot(TARGETS, VOCAB) + 0.3 / VOCAB)
+    gradient = jax.grad(lambda logits: token_losses(logits, TARGETS, 0.3).sum())
+    np.testing.assert_allclose(gradient(best), 0, atol=1e-6)
+    assert (abs(gradient(LOGITS)).max(-1) > 1e-3).all()
+
+
+def test_no_smoothing_is_the_plain_loss_bit_for_bit():
+    np.testing.assert_array_equal(token_losses(LOGITS, TARGETS, 0.0), token_losses(LOGITS, TARGETS))
+
+
 @pytest.mark.parametrize("scale", [1 / 64, 4.0])
 def test_only_the_ratio_of_weights_matters(scale):
     values, weights = token_losses(LOGITS, TARGETS), WEIGHTS * jnp.array([[1.0], [0.5], [1.0]])

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from s2sjax.metrics import HEADLINE, Count, argmax, count, ratio, scores
+from s2sjax.vocab import NO_SYMBOL
 
 PAD, EOS, TIME = 0, 2, 5
 SCORES = jax.jit(scores, static_argnums=3)
@@ -110,6 +111,14 @@ def test_positions_count_characters_from_one_and_never_the_end():
     positions = [named[f"position_{k}"] for k in range(1, TIME + 1)]
     assert positions == [(3, 3), (1, 2), (1, 1), (0, 0), (0, 0)]
     assert f"position_{TIME + 1}" not in named
+
+
+def test_where_no_symbol_ends_an_answer_every_character_is_content():
+    predicted, target, scored = draw(3)
+    named = plain(SCORES(*map(jnp.asarray, (predicted, target, scored)), NO_SYMBOL))
+    assert named["content"] == named["all"] == by_hand(predicted, target, scored)["all"]
+    places = [named[f"position_{k + 1}"] for k in range(TIME)]
+    assert tuple(map(sum, zip(*places, strict=True))) == named["all"]
 
 
 def test_count_and_ratio():

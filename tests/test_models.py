@@ -1,14 +1,20 @@
-"""The encoder-decoder: teacher forcing is step by step, padding is not read, rows are strangers."""
+"""The encoder-decoder: its equations, teacher forcing step by step, what it must never read."""
 
 import functools
 
+import addition_rnn
 import jax
 import jax.numpy as jnp
 import numpy as np
+import peeky
 import pytest
+import reverse_vs_forward
 
 from s2sjax.config import Model
+from s2sjax.initialisers import GATES
 from s2sjax.models import Encoding, Seq2Seq
+from s2sjax.plan import parameter_count
+from s2sjax.vocab import NO_SYMBOL
 
 BATCH, SOURCE, TARGET, VOCAB, HIDDEN, EMBED = 3, 5, 4, 7, 6, 2  # all different
 PAD = 0
@@ -20,20 +26,50 @@ TARGET_IN = jnp.array(rng.integers(1, VOCAB, (BATCH, TARGET)), jnp.int32)
 one_hot_and_embedded = pytest.mark.parametrize("embed", [None, EMBED], ids=["one-hot", "embedded"])
 with_and_without_padding = pytest.mark.parametrize("pad_id", [None, PAD], ids=["full", "padded"])
 
+# Every decoder with every cell; every number of layers with each of both.
+DECODERS = {
+    "state": {},
+    "peeky": {"peeky": True},
+    "repeat": {"decoder": "repeat"},
+    "peeky repeat": {"decoder": "repeat", "peeky": True},
+}
+LAYERS = [
+    {"encoder_layers": encoder, "decoder_layers": decoder}
+    for encoder, decoder in ((1, 1), (2, 3), (3, 2), (2, 2))
+]
+KINDS = {
+    f"{name} {cell}": {
+        **DECODERS[name],
+        "cell": cell,
+        **LAYERS[(i + j) % len(LAYERS)],
+        "embed": EMBED if j % 2 else None,
+    }
+    for i, name in enumerate(DECODERS)
+    for j, cell in enumerate(("lstm", "gru", "rnn"))
+}
+KINDS["hidden handed over"] = {"hand_over": "hidden", "embed": EMBED}
+KINDS["hidden handed over peeky"] = {"hand_over": "hidden", "peeky": True, **LAYERS[1]}
+
+
+def of_kinds(*names):
+    return pytest.mark.parametrize("settings", [KINDS[name] for name in names], ids=names)
+
 
 def make(embed=None, pad_id=PAD, **settings):
     return Seq2Seq(VOCAB, pad_id, Model(hidden_size=HIDDEN, embed_dim=embed, **settings))
 
 
+def shapes(model):
+    return jax.eval_shape(model.init, jax.random.key(0), FULL, TARGET_IN)
+
+
 @functools.cache
-def parameters(embed=None):
+def parameters(embed=None, **settings):
     """Large, so that every symbol matters, and with biases; the same for every other setting."""
-    params = jax.jit(make(embed).init)(jax.random.key(0), FULL, TARGET_IN)
-    leaves, tree = jax.tree.flatten(params)
-    keys = jax.random.split(jax.random.key(1), len(leaves))
-    return tree.unflatten(
-        [jax.random.normal(k, x.shape) for k, x in zip(keys, leaves, strict=True)]
-    )
+    leaves, tree = jax.tree.flatten(shapes(make(embed, **settings)))
+    draw = np.random.default_rng(1)
+    values = [jnp.array(draw.normal(0, 1, leaf.shape), jnp.float32) for leaf in leaves]
+    return tree.unflatten(values)
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -47,16 +83,23 @@ def encode(model, params, source):
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def step(model, params, carry, token, encoding):
-    return model.apply(params, carry, token, encoding, method="step")
+def forced_and_stepped(model, params, source, target_in):
+    """All logits at once, and again from one symbol after another."""
+    encoding = model.apply(params, source, method="encode")
+
+    def step(carry, token):
+        return model.apply(params, carry, token, encoding, method="step")
+
+    _, logits = jax.lax.scan(step, encoding.carry, target_in.T)
+    return model.apply(params, source, target_in), logits.swapaxes(0, 1)
 
 
 def source_of(pad_id):
     return FULL if pad_id is None else PADDED
 
 
-def close(a, b):
-    np.testing.assert_allclose(a, b, rtol=1e-5, atol=2e-6)
+def close(a, b, rtol=1e-5, atol=2e-6):
+    np.testing.assert_allclose(a, b, rtol=rtol, atol=atol)
 
 
 def equations(jaxpr, times=1):
@@ -69,40 +112,117 @@ def equations(jaxpr, times=1):
                 yield from equations(inner, runs)
 
 
-# --- one symbol at a time, or all at once --------------------------------------------------
+def products(function, *arguments):
+    """Matrix products that a function does."""
+    jaxpr = jax.make_jaxpr(function)(*arguments)
+    return sum(times for eqn, times in equations(jaxpr) if eqn.primitive.name == "dot_general")
+
+
+# --- the equations -------------------------------------------------------------------------
+
+
+def layers_of(side):
+    """A side's layers, from the bottom."""
+    return [side["cell"], *(side[name] for name in sorted(side) if name.startswith("above_"))]
+
+
+def read(cell, layers, x, states):
+    """One step of all layers, textbook fashion; a state is (c, h), and only an LSTM has a c."""
+    sigmoid = lambda x: 1 / (1 + np.exp(-x))
+    after = []
+    for layer, (c, h) in zip(layers, states, strict=True):
+        z, u = x @ layer["wx"] + layer["b"], h @ layer["wh"]
+        if cell == "lstm":
+            i, f, g, o = np.split(z + u, 4)
+            c = sigmoid(f) * c + sigmoid(i) * np.tanh(g)
+            x = sigmoid(o) * np.tanh(c)
+        elif cell == "gru":
+            (r, k, n), (u_r, u_k, u_n) = np.split(z, 3), np.split(u, 3)
+            k = sigmoid(k + u_k)
+            x = (1 - k) * np.tanh(n + sigmoid(r + u_r) * (u_n + layer["bn"])) + k * h
+        else:
+            x = np.tanh(z + u)
+        after.append((c, x))
+    return after
+
+
+def by_hand(config, params, source, target):
+    """Logits of a row of real symbols: what is read side by side is concatenated."""
+    p = jax.tree.map(lambda x: np.asarray(x, np.float64), params["params"])
+
+    def token(side, symbol):
+        one_hot = np.eye(VOCAB)[symbol]
+        return one_hot @ p[side]["embedding"] if "embedding" in p[side] else one_hot
+
+    zero = (np.zeros(HIDDEN), np.zeros(HIDDEN))
+    encoder, decoder = layers_of(p["encoder"]), layers_of(p["decoder"])
+    states = [zero] * len(encoder)
+    for symbol in source:
+        states = read(config.cell, encoder, token("encoder", symbol), states)
+    context = states[-1][1]
+    if config.decoder == "repeat":
+        states = []
+    if config.hand_over == "hidden":
+        states = [(zero[0], h) for _, h in states]
+    states = ([zero] * len(decoder) + states)[-len(decoder) :]  # the top layers meet
+    logits = []
+    for symbol in target:
+        inputs = [] if config.decoder == "repeat" else [token("decoder", symbol)]
+        if config.decoder == "repeat" or config.peeky:
+            inputs.append(context)
+        states = read(config.cell, decoder, np.concatenate(inputs), states)
+        hidden = [states[-1][1], context] if config.peeky else [states[-1][1]]
+        logits.append(np.concatenate(hidden) @ p["output"]["w"] + p["output"]["b"])
+    return np.stack(logits)
+
+
+@of_kinds(*KINDS)
+def test_the_model_is_its_equations_at_once_and_step_by_step(settings):
+    model, params = make(**settings), parameters(**settings)
+    at_once, stepped = forced_and_stepped(model, params, PADDED, TARGET_IN)
+    close(stepped, at_once)
+    for row, source, target in zip(at_once, PADDED.tolist(), TARGET_IN.tolist(), strict=True):
+        real = [symbol for symbol in source if symbol != PAD]
+        close(row, by_hand(model.config, params, real, target), rtol=1e-4, atol=1e-5)
+
+
+def test_what_is_handed_over_matters():
+    row = FULL[0].tolist(), TARGET_IN[0].tolist()
+    layers = {"encoder_layers": 2, "decoder_layers": 2}
+    carried, hidden = (
+        by_hand(make(hand_over=how, **layers).config, parameters(**layers), *row)
+        for how in ("carry", "hidden")
+    )
+    assert (abs(carried - hidden).max(axis=1) > 1e-3).all()
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"peeky": True, "cell": "gru", "encoder_layers": 2, "embed": EMBED},
+        {"decoder": "repeat", "decoder_layers": 2},
+    ],
+)
+def test_gradients_at_once_and_step_by_step_are_the_same(settings):
+    model, params = make(**settings), parameters(**settings)
+    weights = jnp.array(rng.normal(0, 1, (BATCH, TARGET, VOCAB)), jnp.float32)
+
+    @jax.jit
+    @jax.jacrev
+    def gradients(params):
+        both = forced_and_stepped(model, params, PADDED, TARGET_IN)
+        return jnp.stack([(logits * weights).sum() for logits in both])
+
+    for gradient in jax.tree.leaves(gradients(params)):
+        close(gradient[0], gradient[1], rtol=1e-3, atol=1e-4)
+        assert (abs(gradient[0]) > 1e-6).any()
 
 
 @one_hot_and_embedded
 @with_and_without_padding
 def test_teacher_forcing_is_encode_and_then_step_after_step(embed, pad_id):
-    model, params, source = make(embed, pad_id), parameters(embed), source_of(pad_id)
-    logits = forced(model, params, source, TARGET_IN)
-    encoding = encode(model, params, source)
-    carry = encoding.carry
-    for t in range(TARGET):
-        carry, now = step(model, params, carry, TARGET_IN[:, t], encoding)
-        close(now, logits[:, t])
-
-
-def test_the_model_is_its_equations():
-    params = parameters()["params"]
-    p = jax.tree.map(lambda x: np.asarray(x, np.float64), params)
-
-    def read(cell, ids, c, h):
-        i, f, g, o = np.split(cell["wx"][ids] + h @ cell["wh"] + cell["b"], 4)
-        sigmoid = lambda x: 1 / (1 + np.exp(-x))
-        c = sigmoid(f) * c + sigmoid(i) * np.tanh(g)
-        return c, sigmoid(o) * np.tanh(c)
-
-    logits = np.asarray(forced(make(), parameters(), PADDED, TARGET_IN))
-    for row, (source, target) in enumerate(zip(PADDED.tolist(), TARGET_IN.tolist(), strict=True)):
-        c = h = np.zeros(HIDDEN)
-        for symbol in source:
-            if symbol != PAD:
-                c, h = read(p["encoder"]["cell"], symbol, c, h)
-        for t, symbol in enumerate(target):
-            c, h = read(p["decoder"]["cell"], symbol, c, h)
-            close(logits[row, t], h @ p["output"]["w"] + p["output"]["b"])
+    model, params = make(embed, pad_id), parameters(embed)
+    close(*forced_and_stepped(model, params, source_of(pad_id), TARGET_IN))
 
 
 def test_an_embedding_is_a_projection_of_one_hot_inputs():
@@ -139,6 +259,40 @@ def test_padding_of_a_row_that_rides_alone_changes_nothing():
         close(alone[0], logits[row])
 
 
+MASKED = FULL % (VOCAB - 1)  # symbol 0 is an ordinary one, and nothing is the last symbol
+MASKED = jnp.insert(MASKED, jnp.array([0, 0, 2, 4, SOURCE]), NO_SYMBOL, axis=1)
+MASKED = MASKED.at[1, -4:].set(NO_SYMBOL)
+
+
+@of_kinds("state lstm", "peeky repeat gru", "hidden handed over peeky")
+def test_ids_that_are_no_symbol_change_nothing_wherever_they_stand(settings):
+    model, params = make(pad_id=NO_SYMBOL, **settings), parameters(**settings)
+    logits, _ = forced_and_stepped(model, params, MASKED, TARGET_IN)
+    for row, source, target in zip(logits, MASKED.tolist(), TARGET_IN.tolist(), strict=True):
+        real = [symbol for symbol in source if symbol != NO_SYMBOL]
+        close(row, by_hand(model.config, params, real, target), rtol=1e-4, atol=1e-5)
+
+
+@one_hot_and_embedded
+def test_ids_that_are_no_symbol_get_no_gradient(embed):
+    model, params = make(embed, pad_id=NO_SYMBOL), parameters(embed)
+
+    @jax.jit
+    @jax.grad
+    def gradient(params, source):
+        return (model.apply(params, source, TARGET_IN) ** 2).sum()
+
+    masked = gradient(params, MASKED)
+    elsewhere = jnp.concatenate([MASKED[:, 1:], MASKED[:, :1]], axis=1)
+    jax.tree.map(
+        functools.partial(close, rtol=1e-4, atol=1e-4), masked, gradient(params, elsewhere)
+    )
+    encoder = masked["params"]["encoder"]
+    rows = encoder["cell"]["wx"] if embed is None else encoder["embedding"]
+    assert (rows[-1] == 0).all()  # where a look-up of -1 ends
+    assert (abs(rows[jnp.unique(MASKED)[1:]]).max(axis=1) > 1e-3).all()
+
+
 @one_hot_and_embedded
 def test_the_pad_symbols_weights_are_never_read_nor_trained_by_the_encoder(embed):
     params = parameters(embed)["params"]
@@ -159,28 +313,32 @@ def test_the_pad_symbols_weights_are_never_read_nor_trained_by_the_encoder(embed
 
 
 def test_without_a_pad_id_symbol_zero_is_read_like_any_other():
-    full, masked = (encode(make(pad_id=p), parameters(), PADDED).carry.h for p in (None, PAD))
+    full, masked = (encode(make(pad_id=p), parameters(), PADDED).carry[0].h for p in (None, PAD))
     assert (abs(full - masked) > 1e-4).any(axis=1).tolist() == [False, True, True]
 
 
-def test_rows_do_not_influence_each_other():
-    logits = forced(make(), parameters(), PADDED, TARGET_IN)
+@pytest.mark.parametrize("settings", DECODERS.values(), ids=DECODERS.keys())
+def test_rows_do_not_influence_each_other(settings):
+    model, params = make(**settings), parameters(**settings)
+    logits = forced(model, params, PADDED, TARGET_IN)
     order = jnp.array([2, 0, 1])
     np.testing.assert_array_equal(
-        forced(make(), parameters(), PADDED[order], TARGET_IN[order]), logits[order]
+        forced(model, params, PADDED[order], TARGET_IN[order]), logits[order]
     )
-    other = forced(make(), parameters(), PADDED.at[1].set(FULL[0]), TARGET_IN.at[1].set(3))
+    other = forced(model, params, PADDED.at[1].set(FULL[0]), TARGET_IN.at[1].set(3))
     np.testing.assert_array_equal(other[jnp.array([0, 2])], logits[jnp.array([0, 2])])
     assert (other[1] != logits[1]).any()
 
 
-def test_every_source_symbol_and_their_order_matter():
-    logits = forced(make(), parameters(), FULL, TARGET_IN)
+@pytest.mark.parametrize("settings", DECODERS.values(), ids=DECODERS.keys())
+def test_every_source_symbol_and_their_order_matter(settings):
+    model, params = make(**settings), parameters(**settings)
+    logits = forced(model, params, FULL, TARGET_IN)
     for position in range(SOURCE):
         changed = FULL.at[:, position].set(FULL[:, position] % (VOCAB - 1) + 1)
-        moved = abs(forced(make(), parameters(), changed, TARGET_IN) - logits)
+        moved = abs(forced(model, params, changed, TARGET_IN) - logits)
         assert (moved.max(axis=(1, 2)) > 1e-4).all()
-    reversed_source = forced(make(), parameters(), FULL[:, ::-1], TARGET_IN)
+    reversed_source = forced(model, params, FULL[:, ::-1], TARGET_IN)
     assert (abs(reversed_source - logits).max(axis=(1, 2)) > 1e-2).all()
 
 
@@ -192,63 +350,110 @@ def test_a_logit_depends_on_the_target_so_far_never_on_what_comes(position):
     assert (abs(other - logits)[:, position:].max(axis=2) > 1e-4).all()
 
 
+@of_kinds("repeat lstm", "peeky repeat gru")
+def test_a_decoder_that_repeats_reads_no_symbol(settings):
+    model, params = make(**settings), parameters(**settings)
+    gold, other = (
+        forced_and_stepped(model, params, PADDED, target)
+        for target in (TARGET_IN, jnp.full_like(TARGET_IN, NO_SYMBOL))
+    )
+    jax.tree.map(np.testing.assert_array_equal, gold, other)
+    assert "embedding" not in params["params"]["decoder"]
+
+
 # --- shapes, names and settings ------------------------------------------------------------
 
 
+def test_the_published_numbers_of_parameters():
+    assert parameter_count(addition_rnn.PRESETS["digits3"][1].run) == 205_324  # Keras
+    saitoh = peeky.arms("saitoh", peeky.PRESETS["saitoh"][1])
+    counts = {arm: parameter_count(run) for arm, run in saitoh.items()}
+    assert counts == {arm: 217_773 if "peeky" in arm else 150_573 for arm in saitoh}
+    assert len(set(counts.values())) == 2
+    assert parameter_count(reverse_vs_forward.PRESETS["notebook"][1].run) == 147_085
+    assert parameter_count(reverse_vs_forward.PRESETS["one_unit"][1].run) == 146
+
+
 @with_and_without_padding
-def test_encoding_holds_every_hidden_state_the_mask_and_the_last_carry(pad_id):
-    encoding = encode(make(pad_id=pad_id), parameters(), PADDED)
+def test_encoding_holds_every_hidden_state_the_mask_and_the_last_carries(pad_id):
+    layers = {"encoder_layers": 2, "decoder_layers": 2}
+    encoding = encode(make(pad_id=pad_id, **layers), parameters(**layers), PADDED)
     assert isinstance(encoding, Encoding)
     if pad_id is None:
         assert encoding.mask is None
     else:
         np.testing.assert_array_equal(encoding.mask, PADDED != PAD)
-    np.testing.assert_array_equal(encoding.outputs[:, -1], encoding.carry.h)
+    np.testing.assert_array_equal(encoding.outputs[:, -1], encoding.carry[1].h)
+    assert (encoding.carry[0].h != encoding.carry[1].h).all()
+    assert (encoding.drive, encoding.offset) == (None, None)
 
 
-@one_hot_and_embedded
+@of_kinds(*KINDS)
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-def test_shapes_and_types(embed, precision):
-    model = make(embed, precision=precision)
-    params = jax.eval_shape(model.init, jax.random.key(0), FULL, TARGET_IN)
+def test_shapes_and_types(settings, precision):
+    model = make(precision=precision, **settings)
+    params = shapes(model)
     logits = jax.eval_shape(model.apply, params, FULL, TARGET_IN)
     encoding = jax.eval_shape(lambda p: model.apply(p, FULL, method="encode"), params)
     assert logits.shape == (BATCH, TARGET, VOCAB)
     assert encoding.outputs.shape == (BATCH, SOURCE, HIDDEN)
-    assert [x.shape for x in encoding.carry] == [(BATCH, HIDDEN)] * 2
-    floats = jax.tree.leaves((params, logits, encoding.outputs, encoding.carry))
+    carries = jax.tree.leaves(encoding.carry)
+    layers = settings.get("decoder_layers", 1)
+    assert len(carries) == layers * (2 if settings.get("cell", "lstm") == "lstm" else 1)
+    assert {x.shape for x in carries} == {(BATCH, HIDDEN)}
+    floats = jax.tree.leaves((params, logits, encoding._replace(mask=None)))
     assert {x.dtype for x in floats} == {jnp.dtype("float32")}
 
 
-@one_hot_and_embedded
-def test_names_and_shapes_of_the_parameters(embed):
-    params = jax.eval_shape(make(embed).init, jax.random.key(0), FULL, TARGET_IN)
-    inputs = VOCAB if embed is None else embed
-    gates = 4 * HIDDEN
-    side = {"cell": {"wx": (inputs, gates), "wh": (HIDDEN, gates), "b": (gates,)}}
-    if embed is not None:
-        side["embedding"] = (VOCAB, embed)
-    output = {"w": (HIDDEN, VOCAB), "b": (VOCAB,)}
-    names = {"params": {"encoder": side, "decoder": side, "output": output}}
-    assert jax.tree.map(lambda p: p.shape, params) == names
+@of_kinds("state lstm", "state gru", "peeky rnn", "repeat gru", "hidden handed over peeky")
+def test_names_and_shapes_of_the_parameters(settings):
+    config = make(**settings).config
+    gates, embed = GATES[config.cell] * HIDDEN, config.embed_dim
+
+    def layer(inputs):
+        named = {"wx": (inputs, gates), "wh": (HIDDEN, gates), "b": (gates,)}
+        return named | ({"bn": (HIDDEN,)} if config.cell == "gru" else {})
+
+    def side(layers, tokens, context):
+        above = {f"above_{i}": layer(HIDDEN) for i in range(layers - 1)}
+        embedded = {"embedding": (VOCAB, embed)} if embed and tokens else {}
+        width = (embed or VOCAB) if tokens else 0
+        return {"cell": layer(width + HIDDEN * context), **above, **embedded}
+
+    repeat = config.decoder == "repeat"
+    named = {
+        "encoder": side(config.encoder_layers, True, False),
+        "decoder": side(config.decoder_layers, not repeat, repeat or config.peeky),
+        "output": {"w": (HIDDEN * (1 + config.peeky), VOCAB), "b": (VOCAB,)},
+    }
+    assert jax.tree.map(lambda p: p.shape, shapes(make(**settings))) == {"params": named}
 
 
-@one_hot_and_embedded
-def test_a_target_costs_one_product_a_step_and_one_for_all_logits(embed):
-    jaxpr = jax.make_jaxpr(make(embed).apply)(parameters(embed), PADDED, TARGET_IN)
-    products = sum(times for eqn, times in equations(jaxpr) if eqn.primitive.name == "dot_general")
-    tables = 0 if embed is None else 2
-    assert products == (SOURCE - 1) + TARGET + 1 + tables
+@pytest.mark.parametrize(
+    ("settings", "beyond"),
+    [
+        ({}, 0),
+        ({"embed": EMBED}, 2),  # two tables
+        ({"peeky": True}, 2),  # the context, for the decoder and for the logits
+        ({"decoder": "repeat"}, 1 - 1),  # the same for the decoder; zero starts it
+        ({"encoder_layers": 2}, 1 + SOURCE - 1),
+        ({"decoder_layers": 2}, 1 + TARGET),
+    ],
+)
+def test_a_target_costs_one_product_a_step_and_one_for_all_logits(settings, beyond):
+    done = products(make(**settings).apply, parameters(**settings), PADDED, TARGET_IN)
+    assert done == (SOURCE - 1) + TARGET + 1 + beyond
 
 
-@one_hot_and_embedded
-def test_settings_reach_every_loop_and_every_product(embed):
-    model = make(embed, precision="bfloat16", unroll=2)
+@of_kinds("state lstm", "peeky gru")
+def test_settings_reach_every_loop_and_every_product(settings):
+    model = make(precision="bfloat16", unroll=2, **settings)
     loss = lambda params: model.apply(params, PADDED, TARGET_IN).sum()
-    jaxpr = jax.make_jaxpr(jax.grad(loss))(parameters(embed))
+    jaxpr = jax.make_jaxpr(jax.grad(loss))(parameters(**settings))
     found = [eqn for eqn, _ in equations(jaxpr)]
     loops = [eqn.params["unroll"] for eqn in found if eqn.primitive.name == "scan"]
-    assert loops == [2] * 4  # encoder and decoder, forward and backward
+    layers = model.config.encoder_layers + model.config.decoder_layers
+    assert loops == [2] * (2 * layers)  # forward and backward
     one_hot = (VOCAB, BATCH * SOURCE), (VOCAB, BATCH * TARGET)  # sums of rows, not rounded
     for eqn in found:
         if eqn.primitive.name == "dot_general" and eqn.invars[0].aval.shape not in one_hot:
@@ -256,9 +461,8 @@ def test_settings_reach_every_loop_and_every_product(embed):
             assert eqn.outvars[0].aval.dtype == jnp.float32
 
 
-@one_hot_and_embedded
-def test_bfloat16_and_unrolling_give_nearly_the_same_logits(embed):
-    fine = forced(make(embed), parameters(embed), PADDED, TARGET_IN)
-    close(forced(make(embed, unroll=3), parameters(embed), PADDED, TARGET_IN), fine)
-    coarse = forced(make(embed, precision="bfloat16"), parameters(embed), PADDED, TARGET_IN)
+def test_bfloat16_and_unrolling_give_nearly_the_same_logits():
+    fine = forced(make(EMBED), parameters(EMBED), PADDED, TARGET_IN)
+    close(forced(make(EMBED, unroll=3), parameters(EMBED), PADDED, TARGET_IN), fine)
+    coarse = forced(make(EMBED, precision="bfloat16"), parameters(EMBED), PADDED, TARGET_IN)
     assert 1e-4 < abs(coarse - fine).max() < 0.1

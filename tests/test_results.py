@@ -4,10 +4,12 @@ import json
 
 import pytest
 from fake_results import EXACT, LOSS, make_results
+from hypothesis import given
+from hypothesis import strategies as st
 
 from s2sjax.errors import UserError
 from s2sjax.report import comparison_table, score_table
-from s2sjax.results import arms, by_seed, load_results, series, values
+from s2sjax.results import arms, by_seed, dump_results, load_results, series, values
 
 
 def test_results_are_read_as_they_were_written(tmp_path):
@@ -16,6 +18,54 @@ def test_results_are_read_as_they_were_written(tmp_path):
     read = load_results(path)
     assert score_table(read, {"x": EXACT}) == score_table(make_results(), {"x": EXACT})
     assert comparison_table(read) == comparison_table(make_results())
+
+
+places = st.tuples(
+    st.sampled_from(["a", "b, c"]),  # arm
+    st.integers(0, 12),  # seed
+    st.sampled_from(["train", "dev"]),
+    st.integers(1, 20),  # epoch
+    st.sampled_from([EXACT, LOSS]),
+)
+
+
+@given(st.dictionaries(places, st.floats(allow_nan=False, allow_infinity=False), min_size=1))
+def test_a_series_a_line_holds_every_record(tmp_path_factory, measured):
+    names = ("arm", "seed", "split", "epoch", "metric")
+    records = [dict(zip(names, p, strict=True)) | {"value": v} for p, v in measured.items()]
+    path = tmp_path_factory.mktemp("series") / "results.json"
+    path.write_text(dump_results({**make_results(), "records": records}))
+    read = load_results(path)
+    found = {tuple(r[name] for name in names): r["value"] for r in read["records"]}
+    assert found == measured
+    assert len(read["records"]) == len(records)
+    assert {k: v for k, v in read.items() if k != "records"} == json.loads(
+        json.dumps({k: v for k, v in make_results().items() if k != "records"})
+    )
+
+
+def test_a_series_of_a_committed_run_is_one_line_for_all_seeds():
+    text = dump_results(make_results())
+    assert sum(line.startswith('{"arm"') for line in text.splitlines()) == 4  # arms x metrics
+
+
+@pytest.mark.parametrize(
+    "harm",
+    [
+        lambda line: line.pop("epochs"),
+        lambda line: line["epochs"].pop(),
+        lambda line: line.update(values=[1, 2]),
+        lambda line: line["values"].update(x=[1, 2]),
+    ],
+    ids=["no epochs", "too few epochs", "no seeds", "a seed that is no number"],
+)
+def test_damaged_series_are_refused(tmp_path, harm):
+    results = json.loads(dump_results(make_results()))
+    harm(results["series"][1])
+    path = tmp_path / "results.json"
+    path.write_text(json.dumps(results))
+    with pytest.raises(UserError, match="cannot be used"):
+        load_results(path)
 
 
 def damaged(change: str) -> str:

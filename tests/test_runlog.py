@@ -1,25 +1,25 @@
 """The workdir: one run's alone, locked, and never half written."""
 
 import json
+import os
 
 import jax
 import pytest
 
 from s2sjax.errors import UserError
 from s2sjax.files import write_atomically, write_json
-from s2sjax.results import dump_results
 from s2sjax.runlog import LOCK, Workdir, environment
 
 CONFIG = {"experiment": "e", "preset": "p", "arms": {"a": {"digits": 3}}, "seeds": (1, 2)}
 
 
-def record(epoch: int, value: float = 0.1) -> dict:
+def record(epoch: int, value: float = 0.1, arm="a", split="dev", metric="loss") -> dict:
     return {
-        "arm": "a",
+        "arm": arm,
         "seed": 0,
-        "split": "dev",
+        "split": split,
         "epoch": epoch,
-        "metric": "loss",
+        "metric": metric,
         "value": value,
     }
 
@@ -84,14 +84,126 @@ def test_two_processes_cannot_share_a_workdir(tmp_path):
         pass
 
 
-def test_records_come_back_exactly_and_those_after_the_checkpoint_are_dropped(tmp_path):
+def test_records_come_back_exactly_however_they_are_added(tmp_path):
     with Workdir(tmp_path, CONFIG) as workdir:
         told = [record(epoch, value) for epoch, value in ((1, 0.1 + 0.2), (2, 1 / 3), (3, 1e-17))]
-        workdir.append(told[:2])
-        workdir.append(told[2:])
+        workdir.append(told[:1])
+        workdir.append(told[1:])
         assert workdir.records() == told
-        workdir.forget_after(2)
-        assert workdir.records() == told[:2]
+        workdir.append_at_once([record(4), record(5, 5e-324)])
+        assert workdir.records() == [*told, record(4), record(5, 5e-324)]
+        workdir.forget(set(), 0)
+        assert workdir.records() == [*told, record(4), record(5, 5e-324)]
+
+
+def test_what_an_arm_has_after_its_checkpoint_is_forgotten_of_no_other_arm(tmp_path):
+    def of(arm):
+        return [
+            record(2, arm=arm),
+            record(2, arm=arm, split="train", metric="epoch_loss"),
+            record(4, arm=arm),
+            record(4, arm=arm, split="train", metric="epoch_loss"),
+            record(4, arm=arm, split="train"),  # scored in the end, like test
+            record(4, arm=arm, split="test"),
+        ]
+
+    with Workdir(tmp_path, CONFIG) as workdir:
+        workdir.append([*of("a"), *of("b"), *of("c")])
+        workdir.forget({"a", "b"}, 4)
+        assert workdir.records() == [*of("a")[:4], *of("b")[:4], *of("c")]
+        workdir.forget({"b"}, 2)
+        assert workdir.records() == [*of("a")[:4], *of("b")[:2], *of("c")]
+        workdir.forget({"a"}, 0)
+        assert workdir.records() == [*of("b")[:2], *of("c")]
+
+
+def test_forgetting_before_anything_was_measured_leaves_no_file(tmp_path):
+    with Workdir(tmp_path, CONFIG) as workdir:
+        workdir.forget({"a"}, 0)
+        assert not workdir.metrics_file.exists()
+
+
+def test_records_added_at_once_are_all_there_or_none(tmp_path, monkeypatch):
+    with Workdir(tmp_path, CONFIG) as workdir:
+        workdir.append([record(1)])
+        with pytest.raises(ValueError, match="not JSON compliant"):
+            workdir.append_at_once([record(2), record(3, float("nan"))])
+        monkeypatch.setattr(os, "replace", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            workdir.append_at_once([record(2), record(3)])
+        assert workdir.records() == [record(1)]
+
+
+def interrupted(*_):
+    raise KeyboardInterrupt
+
+
+def test_a_line_after_one_that_a_kill_cut_short_is_found_once_that_is_forgotten(tmp_path):
+    with Workdir(tmp_path, CONFIG) as workdir:
+        workdir.append([record(1), record(2)])
+        cut = workdir.metrics_file.read_text()[:-20]
+        workdir.metrics_file.write_text(cut)
+        workdir.forget(set(), 0)
+        workdir.append([record(3)])
+        assert workdir.records() == [record(1), record(3)]
+
+
+# --- time spent ----------------------------------------------------------------------------
+
+
+def test_time_spent_adds_up_over_sittings(tmp_path):
+    with Workdir(tmp_path, CONFIG) as workdir:
+        assert workdir.seconds() == 0.0
+        workdir.spent(1.25)
+        workdir.spent(0.0004)
+    with Workdir(tmp_path, CONFIG) as workdir:
+        workdir.spent(100_000.5)
+        assert workdir.seconds() == pytest.approx(100_001.75)
+
+
+@pytest.mark.parametrize("cut", range(1, 8))
+def test_a_line_of_the_clock_that_is_cut_short_costs_only_itself(tmp_path, cut):
+    with Workdir(tmp_path, CONFIG) as workdir:
+        workdir.spent(7.5)
+        before = workdir.clock_file.stat().st_size
+        workdir.spent(123.456)
+        whole = workdir.clock_file.read_bytes()
+        assert len(whole) == before + 8
+        workdir.clock_file.write_bytes(whole[:-cut])
+        assert workdir.seconds() == 7.5
+        workdir.spent(2.25)
+        assert workdir.seconds() == 9.75
+
+
+@pytest.mark.parametrize(
+    "harm",
+    [
+        b"",
+        b"\n\n",
+        b"nan\n",
+        b"inf",
+        b"-3.000",
+        b"1e9",
+        b"12.3.456",
+        b"\xff\xfe\x00 1",
+        b"\x00" * 9,
+    ],
+)
+def test_a_damaged_clock_is_no_reason_to_stop(tmp_path, harm):
+    with Workdir(tmp_path, CONFIG) as workdir:
+        workdir.clock_file.write_bytes(b"1.500\n" + harm)
+        workdir.spent(2.0)
+        assert workdir.seconds() == 3.5
+
+
+def test_other_settings_start_the_clock_anew(tmp_path):
+    with Workdir(tmp_path, CONFIG) as workdir:
+        workdir.spent(5.0)
+    with Workdir(tmp_path, CONFIG | {"seeds": [3]}) as workdir:
+        assert workdir.seconds() == 0.0
+
+
+# --- damage --------------------------------------------------------------------------------
 
 
 def test_a_line_cut_by_a_kill_is_dropped_but_damage_elsewhere_is_named(tmp_path):
@@ -122,9 +234,6 @@ def test_writing_replaces_a_file_whole(tmp_path):
     assert json.loads(path.read_text()) == [2]
 
 
-def test_results_are_json_with_a_record_a_line():
-    results = {"experiment": "e", "environment": environment(), "records": [record(1), record(2)]}
-    text = dump_results(results)
-    assert json.loads(text) == results
-    assert sum(line.startswith('{"arm"') for line in text.splitlines()) == 2
+def test_the_environment_tells_devices_and_versions():
     assert environment()["device_count"] == 2
+    assert environment()["jax"] == jax.__version__

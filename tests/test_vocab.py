@@ -7,13 +7,27 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from s2sjax.errors import UserError
-from s2sjax.vocab import BOS, EOS, PAD, SPECIALS, UNK, CharacterVocabulary, fill, padding_mask
+from s2sjax.vocab import (
+    BOS,
+    EOS,
+    NO_SYMBOL,
+    PAD,
+    SPECIALS,
+    UNK,
+    CharacterVocabulary,
+    fill,
+    padding_mask,
+)
 
 CHARACTERS = " +0123456789"
 CLEAN = CharacterVocabulary(CHARACTERS)
 NOTEBOOK = CharacterVocabulary(CHARACTERS, (EOS,))
+SAITOH = CharacterVocabulary(CHARACTERS, (BOS,))
+KERAS = CharacterVocabulary(CHARACTERS, ())
 
-both = pytest.mark.parametrize("vocab", [CLEAN, NOTEBOOK], ids=["clean", "notebook"])
+every = pytest.mark.parametrize(
+    "vocab", [CLEAN, NOTEBOOK, SAITOH, KERAS], ids=["clean", "notebook", "Saitoh", "Keras"]
+)
 
 
 def test_the_special_ids_are_0_1_2_3():
@@ -32,7 +46,27 @@ def test_the_notebook_has_13_symbols_and_neither_padding_nor_a_begin_symbol():
     assert NOTEBOOK.encode(CHARACTERS) == list(range(1, 13))
 
 
-@both
+def test_saitoh_has_13_symbols_and_no_special_but_the_begin_symbol():
+    assert len(SAITOH) == 13
+    assert (SAITOH.pad_id, SAITOH.bos_id, SAITOH.eos_id) == (None, 0, NO_SYMBOL)
+    assert SAITOH.encode(CHARACTERS) == list(range(1, 13))
+
+
+def test_keras_has_12_symbols_and_no_special():
+    assert len(KERAS) == 12
+    assert (KERAS.pad_id, KERAS.eos_id) == (None, NO_SYMBOL)
+    with pytest.raises(KeyError, match="<bos>"):
+        _ = KERAS.bos_id
+    assert KERAS.encode(CHARACTERS) == list(range(12))
+
+
+@every
+def test_no_symbol_is_no_symbols_id_and_is_left_out_of_text(vocab):
+    assert NO_SYMBOL not in range(len(vocab))
+    assert vocab.decode([NO_SYMBOL, *vocab.encode("1 2"), NO_SYMBOL]) == "1 2"
+
+
+@every
 @settings(deadline=None, derandomize=True, max_examples=50)
 @given(text=st.text(CHARACTERS))
 def test_decoding_undoes_encoding(vocab, text):
@@ -47,7 +81,7 @@ def test_decoding_stops_at_the_first_end_symbol_and_shows_no_padding():
     assert CLEAN.decode([2, 5]) == ""
 
 
-@both
+@every
 def test_unknown_characters_are_found_each_once(vocab):
     assert vocab.unknown("1*2=a*") == "*=a"
     assert vocab.unknown(CHARACTERS) == ""
@@ -60,17 +94,21 @@ def test_an_unknown_character_is_unk_where_there_is_one():
 
 def test_an_unknown_character_is_refused_where_there_is_no_unk():
     message = r"^'1\*2=' has characters outside the vocabulary: '\*='; it holds ' \+0123456789'$"
-    with pytest.raises(UserError, match=message):
-        NOTEBOOK.encode("1*2=")
+    for vocab in (NOTEBOOK, SAITOH, KERAS):
+        with pytest.raises(UserError, match=message):
+            vocab.encode("1*2=")
 
 
 def test_symbols_are_shown_so_that_a_space_and_an_end_can_be_seen():
     assert [NOTEBOOK.show(i) for i in range(4)] == ["⏎", "␣", "+", "0"]
+    assert [SAITOH.show(i) for i in range(3)] == ["<bos>", "␣", "+"]
+    assert [KERAS.show(i) for i in range(2)] == ["␣", "+"]
 
 
-@pytest.mark.parametrize("specials", [(), (PAD, BOS), (EOS, "<sos>")])
+@pytest.mark.parametrize("specials", [("<sos>",), (EOS, "<sos>"), ("a",)])
 def test_impossible_specials_are_refused(specials):
-    with pytest.raises(ValueError, match=r"specials must be among .* and include <eos>"):
+    message = r"^specials must be among \('<pad>', '<bos>', '<eos>', '<unk>'\)$"
+    with pytest.raises(ValueError, match=message):
         CharacterVocabulary("ab", specials)
 
 
@@ -81,7 +119,7 @@ def test_no_symbol_can_stand_twice(characters, specials):
 
 
 def test_equal_vocabularies_are_one_key():
-    assert len({CLEAN, NOTEBOOK, CharacterVocabulary(CHARACTERS)}) == 2
+    assert len({CLEAN, NOTEBOOK, SAITOH, KERAS, CharacterVocabulary(CHARACTERS)}) == 4
 
 
 # --- rows ------------------------------------------------------------------------------------
@@ -96,6 +134,7 @@ def test_rows_are_filled_with_padding_on_the_right():
 
 def test_full_rows_need_no_padding():
     assert fill([[0, 1], [2, 3]], 2, None).tolist() == [[0, 1], [2, 3]]
+    assert fill([[0, NO_SYMBOL]], 2, None).tolist() == [[0, NO_SYMBOL]]  # masked, not missing
 
 
 @pytest.mark.parametrize("pad_id", [0, None])
@@ -113,6 +152,8 @@ def test_the_mask_is_true_where_a_symbol_is_real():
     ids = jnp.array([[5, 0, 6], [0, 0, 0]], jnp.int32)
     assert padding_mask(ids, 0).tolist() == [[True, False, True], [False, False, False]]
     assert padding_mask(ids, 5).tolist() == [[False, True, True], [True, True, True]]
+    ids = jnp.array([[NO_SYMBOL, 0, 1]], jnp.int32)
+    assert padding_mask(ids, NO_SYMBOL).tolist() == [[False, True, True]]
 
 
 def test_there_is_no_mask_where_nothing_can_be_padding():

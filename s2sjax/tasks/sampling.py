@@ -20,6 +20,11 @@ def generator(key: jax.Array) -> np.random.Generator:
     return np.random.default_rng(np.asarray(jax.random.key_data(key)))
 
 
+def shared_generator() -> np.random.Generator:
+    """The generator of what all seeds share."""
+    return generator(jax.random.key(HELD_OUT_SEED, impl="threefry2x32"))
+
+
 def distinct(
     draw: Callable[[int], Sequence[T]],
     identity: Callable[[T], Hashable],
@@ -49,14 +54,29 @@ def leak_free(
     identity: Callable[[T], Hashable],
     sizes: dict[str, int],
     key: jax.Array,
+    *,
+    pooled: bool = False,
 ) -> dict[str, list[T]]:
-    """Splits in which nothing occurs twice; dev and test do not depend on `key`, train does."""
-    seen: set[Hashable] = set()
-    shared, own = generator(jax.random.key(HELD_OUT_SEED, impl="threefry2x32")), generator(key)
-    split: dict[str, list[T]] = {}
-    for name, rng in (("test", shared), ("dev", shared), ("train", own)):
-        split[name] = distinct(lambda n, rng=rng: draw(rng, n), identity, sizes[name], seen)
-    return split
+    """Splits in which nothing occurs twice; dev and test do not depend on `key`, train does.
+
+    Where some items are much likelier than others, whatever is drawn first has them all. `pooled`
+    instead picks test and dev out of as many distinct items as all splits have together, so that
+    every split has its share of them.
+    """
+    shared, seen = shared_generator(), set()
+
+    def take(rng: np.random.Generator, size: int, seen: set[Hashable]) -> list[T]:
+        return distinct(lambda n: draw(rng, n), identity, size, seen)
+
+    if pooled:
+        pool = take(shared, sum(sizes.values()), set())
+        picked = [pool[i] for i in shared.permutation(len(pool)).tolist()]
+        test, dev = picked[: sizes["test"]], picked[sizes["test"] :][: sizes["dev"]]
+        seen = {identity(item) for item in test + dev}
+    else:
+        test = take(shared, sizes["test"], seen)
+        dev = take(shared, sizes["dev"], seen)
+    return {"test": test, "dev": dev, "train": take(generator(key), sizes["train"], seen)}
 
 
 def require(wanted: Iterable[int], existing: int, what: str) -> None:

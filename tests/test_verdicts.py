@@ -1,0 +1,395 @@
+"""Verdicts: at their boundaries, in words, and while a run is still growing."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from fake_results import EXACT, LOSS, SCORES, make_results
+from hypothesis import given
+from hypothesis import strategies as st
+
+from s2sjax.report import number, score
+from s2sjax.results import Results
+from s2sjax.stats import compare, prediction
+from s2sjax.verdicts import (
+    Judgement,
+    Prediction,
+    Published,
+    epochs_to,
+    judge,
+    paired,
+    prediction_table,
+    published_table,
+    threshold_table,
+    verdict_of,
+)
+
+FORWARD = SCORES["forward"][EXACT]
+WHAT, SAID, OURS, N, MORE, SETTING, VERDICT = range(7)
+
+
+def published(*figures: Published, results: Results | None = None) -> list[tuple[str, ...]]:
+    """Rows of a table."""
+    return [*published_table([(results or make_results(), f) for f in figures]).rows]
+
+
+def growing(reached: dict[str, list[int | None]], last: int = 50) -> dict[str, Any]:
+    """Dev curves of arms whose seeds reach .5 (and a loss of .5) at an epoch, or never."""
+    records = [
+        {
+            "arm": arm,
+            "seed": seed,
+            "split": "dev",
+            "epoch": epoch,
+            "metric": metric,
+            "value": high if first is not None and epoch >= first else low,
+        }
+        for arm, firsts in reached.items()
+        for seed, first in enumerate(firsts)
+        for epoch in range(last, 0, -5)
+        for metric, low, high in ((EXACT, 0.4999, 0.5), (LOSS, 0.5001, 0.5))
+    ]
+    return {**make_results(), "records": records}
+
+
+# --- published figures ------------------------------------------------------------------------
+
+
+def test_a_published_figure_stands_beside_our_seeds():
+    figure = Published(
+        "Saitoh, forward", 0.1134, "forward", EXACT, source="cell 12", setting="3 digits"
+    )
+    table = published_table([(make_results(), figure)])
+    low, high = prediction(FORWARD)
+    assert table.title == "Published figures and ours: exact match, free-running"
+    assert table.headers[OURS] == "ours"
+    assert table.rows == (
+        (
+            "Saitoh, forward (cell 12)",
+            "11.34 %",
+            score(FORWARD, EXACT),
+            "3",
+            f"{number(low, EXACT)} to {number(high, EXACT)}",
+            "3 digits",
+            "inside the seed spread",
+        ),
+    )
+
+
+@pytest.mark.parametrize(
+    ("metric", "unit"), [(EXACT, 1e-4), (LOSS, 1e-4)], ids=["per cent", "loss"]
+)
+def test_inside_is_what_rounds_into_the_range_of_one_more_seed(metric, unit):
+    low, high = prediction(SCORES["forward"][metric])
+    wants = {
+        low - 0.49 * unit: "inside the seed spread",
+        low - 0.51 * unit: "outside: below",
+        high + 0.49 * unit: "inside the seed spread",
+        high + 0.51 * unit: "outside: above",
+    }
+    rows = published(*(Published("x", value, "forward", metric) for value in wants))
+    assert [row[VERDICT] for row in rows] == [*wants.values()]
+
+
+def test_a_figure_stands_for_all_that_rounds_to_it():
+    scores = {"a": {EXACT: [0.985, 0.985, 0.985]}}
+    coarse, fine = (Published("x", 0.98, "a", EXACT, decimals=d) for d in (0, 1))
+    rows = published(coarse, fine, results=make_results(scores))
+    assert [row[SAID] for row in rows] == ["98 %", "98.0 %"]
+    assert [row[VERDICT] for row in rows] == ["inside the seed spread", "outside: below"]
+
+
+def test_the_best_epoch_is_each_seeds_own_and_the_least_of_a_loss():
+    curves = {0: (0.2, 0.9, 0.4), 1: (0.8, 0.1, 0.3)}
+    records = [
+        {"arm": "a", "seed": s, "split": "dev", "epoch": e, "metric": metric, "value": value}
+        for metric in (EXACT, LOSS)
+        for s, curve in curves.items()
+        for e, value in enumerate(curve, start=1)
+    ]
+    best = [Published("x", 0.5, "a", metric, "dev", "best") for metric in (EXACT, LOSS)]
+    exact, loss = published(*best, results={**make_results(), "records": records})
+    assert exact[OURS] == score([0.9, 0.8], EXACT)
+    assert loss[OURS] == score([0.2, 0.1], LOSS)
+    assert "dev set, best epoch" in exact[5]
+
+
+def test_the_reason_is_given_outside_only():
+    inside = Published("x", 0.11, "forward", EXACT, reason="other initial weights")
+    outside = inside._replace(value=0.9)
+    assert [row[VERDICT] for row in published(inside, outside)] == [
+        "inside the seed spread",
+        "outside: above; other initial weights",
+    ]
+
+
+def test_what_was_never_published_is_new():
+    (row,) = published(Published("swapped", None, "forward", EXACT))
+    assert row[SAID] == "–"
+    assert row[VERDICT] == "new"
+    assert row[OURS] == score(FORWARD, EXACT)
+
+
+def test_one_seed_has_no_spread():
+    results = make_results({"a": {EXACT: [0.5]}})
+    (row,) = published(Published("x", 0.9, "a", EXACT), results=results)
+    assert row[OURS:] == ("50.0 %", "1", "–", "–", "one seed: no spread")
+
+
+def test_what_has_not_been_run_yet_is_dashes():
+    results = make_results()
+    later = Published("x", 0.9, "attention", EXACT, setting="as ours")
+    other_file = Published("x", 0.9, "forward", EXACT)
+    epoch = Published("x", None, "forward", EXACT, epoch=7)
+    split = Published("x", 0.9, "forward", EXACT, split="train")
+    table = published_table(
+        [(results, later), (None, other_file), (results, epoch), (results, split)]
+    )
+    assert [row[OURS:SETTING] for row in table.rows] == [("–", "–", "–")] * 4
+    assert {row[VERDICT] for row in table.rows} == {"not run yet"}
+    assert [row[SETTING] for row in table.rows] == ["as ours", "–", "epoch 7", "train set"]
+
+
+def test_figures_of_several_files_and_metrics_join_in_one_table():
+    others = make_results({"attention": {LOSS: [0.2, 0.3]}})
+    table = published_table(
+        [
+            (make_results(), Published("x", 0.1, "forward", EXACT)),
+            (others, Published("y", 0.25, "attention", LOSS)),
+        ]
+    )
+    assert table.title == "Published figures and ours"
+    assert [row[WHAT] for row in table.rows] == [
+        "x: exact match, free-running",
+        "y: loss, nats per token",
+    ]
+    assert table.rows[1][OURS:SETTING] == (score([0.2, 0.3], LOSS), "2", "0.0000 to 1.3504")
+
+
+def test_a_range_ends_where_values_do():
+    scores = {"a": {EXACT: [0.97, 0.99]}, "b": {EXACT: [0.01, 0.05]}}
+    figures = [Published("x", 0.5, arm, EXACT) for arm in scores]
+    assert [row[MORE] for row in published(*figures, results=make_results(scores))] == [
+        "76.0 to 100.0",
+        "0.0 to 47.0",
+    ]
+
+
+def test_another_epoch_can_be_asked_for_but_not_one_that_was_never_evaluated():
+    (row,) = published(Published("x", 0.0, "forward", EXACT, epoch=1))
+    assert row[OURS] == "0.0 % [0.0, 0.0]"
+    assert (row[SETTING], row[VERDICT]) == ("epoch 1", "inside the seed spread")
+    results = make_results()
+    results["records"] = [r | {"epoch": 5 * r["epoch"]} for r in results["records"]]
+    with pytest.raises(ValueError, match=r"Seeds \[0, 1, 2\].*at epoch 7; there are epochs"):
+        published(Published("x", 0.1, "forward", EXACT, epoch=7), results=results)
+
+
+def test_a_metric_that_nobody_measured_is_refused():
+    with pytest.raises(ValueError, match="No records of arm 'forward', metric 'bleu'"):
+        published(Published("x", 0.1, "forward", "bleu"))
+
+
+# --- predictions ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("expect", "margin", "ci95", "verdict"),
+    [
+        ("equal", 0.02, (-0.02, 0.02), "held"),
+        ("equal", 0.02, (-0.021, 0.02), "open"),
+        ("equal", 0.02, (0.02, 0.05), "open"),
+        ("equal", 0.02, (0.021, 0.05), "failed"),
+        ("equal", 0.02, (-0.05, -0.021), "failed"),
+        ("equal", 0.02, (-0.5, 0.5), "open"),
+        ("equal", 0.02, (0.52 - 0.5, 0.52 - 0.5), "held"),  # .02 but for the last digit
+        ("equal", 0.0, (0.0, 0.0), "held"),
+        ("greater", 0.0, (0.001, 0.5), "held"),
+        ("greater", 0.0, (0.0, 0.5), "open"),
+        ("greater", 0.0, (-0.5, 0.0), "failed"),
+        ("greater", 0.05, (0.05, 0.5), "open"),
+        ("greater", 0.05, (0.051, 0.5), "held"),
+        ("greater", 0.05, (0.01, 0.05), "failed"),  # greater, but by too little
+        ("less", 0.0, (-0.5, -0.001), "held"),
+        ("less", 0.0, (-0.5, 0.0), "open"),
+        ("less", 0.05, (-0.05, -0.01), "failed"),
+        ("equal", 1.0, None, "open"),
+        ("greater", 0.0, None, "open"),
+    ],
+)
+def test_verdicts_at_their_boundaries(expect, margin, ci95, verdict):
+    assert verdict_of(ci95, expect, margin) == verdict
+
+
+THOUSANDTHS = st.integers(-1_000, 1_000)
+
+
+@given(
+    st.tuples(THOUSANDTHS, THOUSANDTHS).map(sorted),
+    st.integers(0, 300),
+    st.sampled_from(["equal", "greater", "less"]),
+    st.data(),
+)
+def test_a_verdict_is_about_every_point_of_the_interval(ends, margin, expect, data):
+    low, high = ends
+    verdict = verdict_of((low / 1000, high / 1000), expect, margin / 1000)
+    fulfils = {
+        "equal": lambda x: -margin <= x <= margin,
+        "greater": lambda x: x > margin,
+        "less": lambda x: x < -margin,
+    }[expect]
+    inside = fulfils(data.draw(st.integers(low, high)))
+    assert inside or verdict != "held"
+    assert not inside or verdict != "failed"
+    if verdict == "open":  # a part of it does; the claims are convex, so ends and margins tell
+        marks = {low, high, *(m for m in (-margin, 0, margin) if low <= m <= high)}
+        assert {fulfils(x) for x in marks} == {True, False}
+    mirrored = {"equal": "equal", "greater": "less", "less": "greater"}[expect]
+    assert verdict_of((-high / 1000, -low / 1000), mirrored, margin / 1000) == verdict
+
+
+def test_a_judgement_holds_the_numbers_of_the_paired_comparison():
+    claim = Prediction("reversal helps", "reversed", "forward", EXACT, "greater", 0.3)
+    c = compare("reversed", "forward", EXACT, SCORES["reversed"][EXACT], FORWARD)
+    assert judge(make_results(), claim) == Judgement(
+        c.mean_difference, c.ci95, 3, c.p_sign_flip, "held"
+    )
+    assert judge(make_results(), replace(claim, margin=0.6)).verdict == "failed"
+    assert judge(make_results(), replace(claim, margin=0.443)).verdict == "open"
+    assert judge(make_results(), replace(claim, expect="equal", margin=0.1)).verdict == "failed"
+
+
+def test_arms_are_paired_by_the_seeds_they_share():
+    results = make_results()
+    results["records"] = [r for r in results["records"] if (r["arm"], r["seed"]) != ("reversed", 0)]
+    c = paired(results, "reversed", "forward", EXACT)
+    assert c == compare("reversed", "forward", EXACT, [0.61, 0.55], [0.12, 0.11])
+    results["records"] = [
+        r for r in results["records"] if (r["arm"] == "reversed") != (r["seed"] == 0)
+    ]
+    with pytest.raises(ValueError, match=r"share no seed: they have \[1, 2\] and \[0\]"):
+        paired(results, "reversed", "forward", EXACT)
+
+
+@pytest.mark.parametrize("margin", [-0.01, float("nan"), float("inf")])
+def test_a_margin_that_means_nothing_is_refused(margin):
+    with pytest.raises(ValueError, match="A margin is a number from 0 on, but 'claim'"):
+        Prediction("claim", "a", "b", EXACT, "equal", margin)
+
+
+def test_predictions_and_what_happened():
+    helps = Prediction("reversal helps", "reversed", "forward", EXACT, "greater", why="short lags")
+    same = Prediction("no matter", "reversed", "forward", EXACT, "equal", 0.02)
+    less = Prediction("much less", "forward", "reversed", EXACT, "less", 0.443)
+    later = Prediction("later", "attention", "forward", EXACT, "less")
+    table = prediction_table(make_results(), [helps, same, less, later])
+    c = compare("reversed", "forward", EXACT, SCORES["reversed"][EXACT], FORWARD)
+    low, high = (number(end, EXACT, "+") for end in c.ci95)
+    assert table.title == "What was predicted: exact match, free-running"
+    assert table.rows[0] == (
+        "reversal helps (short lags)",
+        "reversed, 55.3 %",
+        "forward, 11.0 %",
+        f"+44.3 [{low}, {high}]",
+        "3",
+        "0.25",
+        "held: above 0",
+    )
+    assert [row[-1] for row in table.rows] == [
+        "held: above 0",
+        "failed: not within ±2.0",
+        "open: below −44.3 or not",
+        "not run yet",
+    ]
+    assert table.rows[3] == ("later", "attention", "forward", "–", "–", "–", "not run yet")
+    assert "smallest possible p is 0.25" in table.note
+
+
+def test_predictions_of_several_metrics_name_them():
+    claims = [
+        Prediction("better", "reversed", "forward", EXACT, "greater"),
+        Prediction("better", "reversed", "forward", LOSS, "less", 0.5),
+    ]
+    table = prediction_table(make_results(), claims)
+    assert [row[0] for row in table.rows] == [
+        "better: exact match, free-running",
+        "better: loss, nats per token",
+    ]
+    assert table.rows[1][1:3] == ("reversed, 0.1500", "forward, 0.9500")
+    assert table.rows[1][-1] == "held: below −0.5000"
+
+
+def test_one_seed_leaves_a_prediction_open():
+    results = make_results({"a": {EXACT: [0.9]}, "b": {EXACT: [0.1]}})
+    (row,) = prediction_table(results, [Prediction("up", "a", "b", EXACT, "greater")]).rows
+    assert row[3:] == ("+80.0", "1", "–", "open: above 0 or not")
+
+
+def test_nothing_predicted_is_an_empty_table():
+    assert prediction_table(make_results(), []).rows == ()
+
+
+# --- time to a threshold ----------------------------------------------------------------------
+
+
+def test_the_first_evaluated_epoch_counts():
+    results = growing({"a": [20, None, 5]})
+    reached = {0: 20, 1: None, 2: 5}
+    assert epochs_to(results, "a", EXACT, 0.5) == reached  # reached from below: exactly is enough
+    assert epochs_to(results, "a", LOSS, 0.5) == reached  # ... and a loss from above
+    assert epochs_to(results, "a", EXACT, 0.4) == {0: 5, 1: 5, 2: 5}
+    assert set(epochs_to(results, "a", EXACT, 0.51).values()) == {None}
+    with pytest.raises(ValueError, match="split 'test'"):
+        epochs_to(results, "a", EXACT, 0.5, "test")
+
+
+def test_a_curve_that_falls_again_has_reached_it():
+    results = growing({"a": [5]})
+    for record in results["records"]:
+        record["value"] = 0.6 if record["epoch"] == 10 else 0.1
+    assert epochs_to(results, "a", EXACT, 0.5) == {0: 10}
+
+
+def test_threshold_table():
+    results = growing(
+        {
+            "all": [10, 30, 20],
+            "most": [10, None, 20],
+            "half": [40, None, None, 20],
+            "few": [None, 15, None],
+            "none": [None, None],
+            "one": [25],
+        }
+    )
+    arms = ["all", "most", "half", "few", "none", "one", "later"]
+    table = threshold_table(results, EXACT, [0.5], arms)
+    assert table.title == "Epochs to a threshold: exact match, free-running, dev set"
+    assert table.rows == (
+        ("all", "50.0 %", "3", "3", "20 [10 to 30]"),
+        ("most", "50.0 %", "3", "2", "20 [10 to never]"),
+        ("half", "50.0 %", "4", "2", "40 [20 to never]"),
+        ("few", "50.0 %", "3", "1", "– [15 to never]"),
+        ("none", "50.0 %", "2", "0", "never"),
+        ("one", "50.0 %", "1", "1", "25"),
+        ("later", "50.0 %", "–", "–", "–"),
+    )
+    several = threshold_table(results, LOSS, [1.0, 0.5], ["all", "one"])
+    assert [row[:2] for row in several.rows] == [
+        ("all", "1.0000"),
+        ("one", "1.0000"),
+        ("all", "0.5000"),
+        ("one", "0.5000"),
+    ]
+
+
+@given(st.lists(st.none() | st.integers(1, 10).map(lambda k: 5 * k), min_size=2, max_size=9))
+def test_half_the_seeds_have_it_by_the_median_and_not_before(firsts):
+    ((_, _, n, reached, cell),) = threshold_table(growing({"a": firsts}), EXACT, [0.5], ["a"]).rows
+    assert (int(n), int(reached)) == (len(firsts), sum(first is not None for first in firsts))
+    share = lambda epoch: sum(f is not None and f <= epoch for f in firsts) / len(firsts)
+    median = cell.split(" ")[0]
+    if median in ("–", "never"):
+        assert share(50) < 0.5
+        assert (median == "never") == (share(50) == 0)
+    else:
+        assert share(int(median)) >= 0.5 > share(int(median) - 5)
