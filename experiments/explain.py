@@ -311,7 +311,7 @@ def gradients(run: Finished, console: Console, most: int) -> list[Section]:
         return []
     looks = {arm: looks[arm] for arm in arms}
     asked = " or ".join(sorted({f"{of.questions}" for of in looks.values()}))
-    note = f"mean over {asked} dev questions, one seed; places: u units, t tens, h hundreds"
+    note = f"mean over {asked} dev questions, one seed; u units, t tens, h hundreds, k thousands"
     pictures = []
     for name, what, change in (
         ("gradients", "norm of the gradient", lambda m: m),

@@ -10,7 +10,7 @@ the training questions, one generalises. Each predicts something that the others
 The command: ``python experiments/mechanisms.py quick``. ``sizes`` is the training sets of 1,000 to
 50,000 questions; ``full`` is everything on three digits with the README's clean setting.
 
-Time on two CPU cores: quick about 30 minutes, sizes 15; full takes a day there.
+Time on two CPU cores: quick 25 minutes, sizes 5; full takes a day there.
 
 What to expect, written down before the first run; the report marks each as held, failed or open
 (`PREDICTIONS` has them as the program judges them, on exact match, free-running):

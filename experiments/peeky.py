@@ -9,7 +9,7 @@ question stand between it and the decoder; reversing moves them away.
 The command: ``python experiments/peeky.py saitoh``, or with his own 50,000 questions
 ``python experiments/peeky.py saitoh --data addition.txt --workdir runs/peeky/file``.
 
-Time: 20 minutes on two CPU cores.
+Time: 25 minutes on two CPU cores.
 
 What to expect: his three figures inside the spread of the seeds; reversal helps without peeky.
 """

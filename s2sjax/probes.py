@@ -299,7 +299,7 @@ def seen(task: Addition, train: Pairs) -> Bool[np.ndarray, " n"]:
 
 
 def ask_every(
-    models: Models, task: Addition, told: Callable[[int], None], block: int = 128 * BATCH
+    models: Models, task: Addition, told: Callable[[int], None], block: int = 32 * BATCH
 ) -> dict[str, Bool[np.ndarray, "seeds n"]]:
     """Which of `every_question` each arm gets right.
 
