@@ -17,7 +17,7 @@ reversed in about half the epochs.
 import signal
 from collections.abc import Mapping
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from statistics import median
 
@@ -27,6 +27,7 @@ if __name__ == "__main__":  # until training starts, Ctrl-C has nothing to save
 from s2sjax.cli import Study, main
 from s2sjax.config import Addition, Model, Run, Text, Training, from_json
 from s2sjax.experiment import Experiment
+from s2sjax.group import seed_keys
 from s2sjax.metrics import HEADLINE
 from s2sjax.pictures import step_curves
 from s2sjax.plots import learning_curves
@@ -41,6 +42,8 @@ from s2sjax.report import (
 )
 from s2sjax.results import Results, values
 from s2sjax.results import arms as ran
+from s2sjax.tasks import make_task
+from s2sjax.tasks.floors import prior
 from s2sjax.verdicts import Published, epochs_to, published_table, threshold_table
 
 TEXT = Text(justify="left", source_eos=False, target_eos=False, start="nothing")
@@ -189,6 +192,15 @@ def claims_table(results: Results) -> Table:
     )
 
 
+@cache
+def blind(run: Run) -> tuple[str, Mapping[str, float]]:
+    """What a model scores at best that never reads the question, from one draw of questions."""
+    split = make_task(run.task).splits(seed_keys([0])[0])
+    best = prior(run.task, run.text, split["train"], split["test"]).unfed
+    scored = {KERAS: best.all, HEADLINE: best.exact_match, "loss": best.loss}
+    return "floor: question never read", scored
+
+
 def headline(results: Results) -> str:
     """The answer in a sentence."""
     said = [f"{arm} {score(values(results, arm, HEADLINE), HEADLINE)}" for arm in ran(results)]
@@ -201,9 +213,13 @@ def headline(results: Results) -> str:
 
 def tables(results: Results) -> dict[str, Table]:
     """The tables of the answer, by name."""
+    first = next(iter(results["config"]["arms"].values()))
     told = {
         "claims": claims_table(results),
-        "scores": replace(score_table(results, METRICS), title="Scores on the test questions"),
+        "scores": replace(
+            score_table(results, METRICS, [blind(from_json(Run, first))]),
+            title="Scores on the test questions",
+        ),
         "paired": replace(comparison_table(results), title="What each change does"),
         "fit": replace(
             score_table(results, METRICS, split="train"),

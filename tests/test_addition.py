@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Hashable
 
 import jax
+import numpy as np
 import pytest
 
 from s2sjax.config import Addition

@@ -365,7 +365,7 @@ def test_of_one_answer_known_and_asked_everything_is_right():
 
 
 def test_a_prior_of_keras_questions_is_above_chance_and_below_the_questions():
-    config = Addition(operands="any_length", train=9_000, dev=1, test=1_000)
+    config = Addition(operands="any_length", train=45_000, dev=1, test=5_000)
     split = make_task(config).splits(jax.random.key(0))
     unfed, fed = prior(config, KERAS, split["train"], split["test"])
     last, first = unfed.by_position[-1], unfed.by_position[0]
