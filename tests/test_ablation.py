@@ -15,13 +15,13 @@ import pytest
 from rich.console import Console
 
 from s2sjax import ablation as ablation_module
-from s2sjax import replicas
+from s2sjax import checkpoint, replicas
 from s2sjax.ablation import Ablation, in_order, run
 from s2sjax.config import Model, Optimiser, Run, Text, Toy, Training
 from s2sjax.errors import Interrupted, UserError
-from s2sjax.fit import Programs
+from s2sjax.fit import Programs, evaluate
 from s2sjax.metrics import HEADLINE
-from s2sjax.results import load_results
+from s2sjax.results import load_results, values
 from s2sjax.runlog import Workdir
 
 RUN = Run(
@@ -215,6 +215,20 @@ def test_each_program_stops_by_itself(finished):
     assert max(ended) < PATIENT.epochs
     rose = [next(i for i in range(1, 9) if c[i] >= min(c[:i])) + 1 for c in losses.values()]
     assert ended == {max(rose)}
+
+
+def test_what_is_scored_in_the_end_are_the_best_parameters_not_the_last(finished):
+    folder, results, _ = finished
+    group, checkpoints = Ablation(THREE, 2, 5).groups[2], folder / "checkpoints" / "3"
+    programs = programs_of(group.trainer, group.mesh)
+    last = checkpoint.latest(checkpoints)
+    state = checkpoint.restore(checkpoints, last, group.init(programs))
+    test = group.examples("test")
+    best, ended = (evaluate(programs, p, test).counts for p in (state.best.params, state.params))
+    for metric in ("loss", HEADLINE):
+        right, of = best[metric]
+        assert values(results, "stops", metric) == (right / of).tolist()
+    assert (best["loss"].right != ended["loss"].right).all()
 
 
 def test_arms_are_shown_with_their_own_questions(finished):
