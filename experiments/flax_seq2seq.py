@@ -7,7 +7,7 @@ fresh questions, and what with the gold symbols fed?
 
 The command: ``python experiments/flax_seq2seq.py published``.
 
-Time: half an hour on two CPU cores for three seeds.
+Time: not measured; three seeds share one core of two, so half an hour or more.
 
 What to expect: at least 99 % of fresh questions right.
 """

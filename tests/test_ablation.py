@@ -11,6 +11,7 @@ from dataclasses import replace
 from functools import cache
 from typing import Any
 
+import numpy as np
 import pytest
 from rich.console import Console
 
@@ -226,7 +227,7 @@ def test_what_is_scored_in_the_end_are_the_best_parameters_not_the_last(finished
     test = group.examples("test")
     best, ended = (evaluate(programs, p, test).counts for p in (state.best.params, state.params))
     for metric in ("loss", HEADLINE):
-        right, of = best[metric]
+        right, of = map(np.float64, best[metric])
         assert values(results, "stops", metric) == (right / of).tolist()
     assert (best["loss"].right != ended["loss"].right).all()
 
