@@ -25,7 +25,7 @@ if __name__ == "__main__":  # until training starts, Ctrl-C has nothing to save
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 from s2sjax.cli import Study, main
-from s2sjax.config import Addition, Model, Run, Text, Training, from_json
+from s2sjax.config import Model, Run, Text, Training
 from s2sjax.experiment import Experiment
 from s2sjax.group import seed_keys
 from s2sjax.metrics import HEADLINE
@@ -42,6 +42,8 @@ from s2sjax.report import (
 )
 from s2sjax.results import Results, values
 from s2sjax.results import arms as ran
+from s2sjax.serial import from_json
+from s2sjax.taskconfig import Addition
 from s2sjax.tasks import make_task
 from s2sjax.tasks.floors import prior
 from s2sjax.verdicts import Published, epochs_to, published_table, threshold_table

@@ -35,7 +35,6 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from s2sjax import probes
 from s2sjax.cli import main, make_console, parse
-from s2sjax.config import Addition, Toy
 from s2sjax.errors import Interrupted, UserError
 from s2sjax.experiment import Section
 from s2sjax.metrics import HEADLINE
@@ -46,6 +45,7 @@ from s2sjax.replicas import use_all_cores
 from s2sjax.report import Picture, Table, provenance, quantity, write_report
 from s2sjax.results import Results, load_results, series, values
 from s2sjax.sensitivity import Look, can_look, deviation, lag_table, look, snapshots
+from s2sjax.taskconfig import Addition, Toy
 from s2sjax.trained import Models, load, load_ablation
 from s2sjax.verdicts import epochs_to, threshold_table
 

@@ -40,13 +40,14 @@ if __name__ == "__main__":  # until training starts, Ctrl-C has nothing to save
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 from s2sjax.cli import Study, main
-from s2sjax.config import Addition, Model, Optimiser, Run, Toy, Training
+from s2sjax.config import Model, Optimiser, Run, Training
 from s2sjax.experiment import Experiment
 from s2sjax.metrics import HEADLINE
 from s2sjax.pictures import Contrast, forest, scores_by_arm
 from s2sjax.report import Picture, Table, score, score_table
 from s2sjax.results import Results, values
 from s2sjax.results import arms as ran
+from s2sjax.taskconfig import Addition, Toy
 from s2sjax.verdicts import Prediction, judge, prediction_table, threshold_table
 
 QUICK = Run(

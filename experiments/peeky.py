@@ -23,7 +23,7 @@ if __name__ == "__main__":  # until training starts, Ctrl-C has nothing to save
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 from s2sjax.cli import Study, main
-from s2sjax.config import Addition, Model, Optimiser, Run, Text, Training
+from s2sjax.config import Model, Optimiser, Run, Text, Training
 from s2sjax.experiment import Experiment
 from s2sjax.metrics import HEADLINE
 from s2sjax.pictures import Contrast, forest
@@ -39,6 +39,7 @@ from s2sjax.report import (
 )
 from s2sjax.results import Results, values
 from s2sjax.results import arms as ran
+from s2sjax.taskconfig import Addition
 from s2sjax.tasks.questions import file_hash
 from s2sjax.verdicts import Published, published_table
 

@@ -28,7 +28,7 @@ if __name__ == "__main__":  # until training starts, Ctrl-C has nothing to save
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 from s2sjax.cli import Study, main
-from s2sjax.config import Addition, Model, Run, Text, Training, from_json
+from s2sjax.config import Model, Run, Text, Training
 from s2sjax.experiment import Experiment, Section
 from s2sjax.metrics import HEADLINE
 from s2sjax.plots import accuracy_by_position, learning_curves, score_distribution
@@ -42,6 +42,8 @@ from s2sjax.report import (
     score_table,
 )
 from s2sjax.results import Results
+from s2sjax.serial import from_json
+from s2sjax.taskconfig import Addition
 from s2sjax.tasks import floors
 from s2sjax.tasks.floors import Floor, floor
 from s2sjax.verdicts import Published

@@ -15,7 +15,7 @@ from typing import Any
 from rich.console import Console
 
 from s2sjax import checkpoint
-from s2sjax.config import Run, config_hash, differences, from_json, to_json
+from s2sjax.config import Run
 from s2sjax.errors import UserError
 from s2sjax.files import write_atomically
 from s2sjax.fit import Epoch, Evaluation, evaluate, fit, make_programs
@@ -24,6 +24,7 @@ from s2sjax.metrics import HEADLINE, ratio
 from s2sjax.progress import EpochProgress
 from s2sjax.results import Results, dump_results, load_results
 from s2sjax.runlog import Record, Workdir, environment
+from s2sjax.serial import config_hash, differences, from_json, to_json
 from s2sjax.stats import compare
 
 

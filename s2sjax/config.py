@@ -1,21 +1,16 @@
-"""Every setting there is: frozen dataclasses, validated when built, to and from JSON, hashed.
+"""Every setting of a run: frozen dataclasses, validated when built.
 
 A config decides shapes and programs; a seed decides everything random. Both together decide every
 number a run produces.
 """
 
-import dataclasses
-import hashlib
-import json
-import types
-import typing
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Literal
 
 import tyro
 
-from s2sjax.errors import UserError
+from s2sjax.errors import UserError, at_least
+from s2sjax.taskconfig import Addition, Toy
 
 SourceOrder = Literal["forward", "reversed", "digits_reversed", "operands_swapped", "doubled"]
 TargetOrder = Literal["forward", "reversed"]
@@ -24,99 +19,6 @@ Cell = Literal["lstm", "gru", "rnn"]
 Initialiser = Literal["keras", "flax", "torch", "sutskever", "saitoh"]
 Schedule = Literal["constant", "cosine", "inverse_sqrt", "halving"]
 Precision = Literal["float32", "bfloat16"]
-
-T = TypeVar("T")
-
-
-LARGEST = 10**8
-"""Most of anything that can be counted: beyond it no run here would end."""
-
-
-def _at_least(minimum: int, config: object, *names: str, most: int = LARGEST) -> None:
-    """Raise UserError unless every named field is a number from `minimum` to `most`."""
-    for name in names:
-        value = getattr(config, name)
-        where = f"{type(config).__name__}.{name}"
-        if not value >= minimum:  # also where it is not a number
-            raise UserError(f"{where} must be at least {minimum}, not {value}")
-        if value > most:
-            raise UserError(f"{where} must be at most {most:,}, not {value}")
-
-
-@dataclass(frozen=True)
-class Addition:
-    """Sums written out in decimal: '27+5' -> '32'."""
-
-    digits: int = 3
-    """Most digits an operand has."""
-    operands: Literal["uniform", "any_length", "short_first"] = "uniform"
-    """uniform: each in 0 .. 10^digits - 1. any_length: first its number of digits is drawn, then
-    every digit, leading zeros dropped (Keras, Saitoh). short_first: one in 0 .. 99, the others
-    uniform, written in ascending order (Flax' seq2seq example)."""
-    terms: int = 2
-    """Operands in a question."""
-    operator: Literal["+", "-"] = "+"
-    """What stands between them; '-' subtracts every further operand from the first."""
-    train: int = 5_000
-    """Training questions."""
-    dev: int = 1_000
-    """Questions for the curves drawn while training."""
-    test: int = 1_000
-    """Questions scored once, at the end."""
-    splits: Literal["independent", "leak_free"] = "leak_free"
-    """independent: each seed draws all its questions with replacement (the notebook's way).
-    leak_free: no question twice, also not with exchangeable operands swapped; dev and test are
-    shared by every seed, training questions are each seed's own."""
-    file: Annotated[str | None, tyro.conf.arg(aliases=["--data"])] = None
-    """File with a line QUESTION_ANSWER for every training and test question, as Saitoh's
-    addition.txt; split as he splits it, the same for every seed. Dev questions are drawn, none of
-    them in the file. None draws all."""
-    sha256: Annotated[str | None, tyro.conf.Suppress] = None
-    """Hash of the file's content; set by the experiment, so that a run goes on with it only."""
-
-    def __post_init__(self) -> None:
-        """Refuse sizes that cannot be; how many distinct questions exist is the task's to check."""
-        _at_least(1, self, "train", "dev", "test")
-        _at_least(1, self, "digits", most=1_000)
-        _at_least(2, self, "terms", most=1_000)
-        if self.operands == "short_first" and self.operator == "-":
-            raise UserError("Addition.operands short_first sorts them: Addition.operator must be +")
-        if self.file is not None and (self.splits, self.operator) != ("leak_free", "+"):
-            raise UserError(
-                "Addition.file holds distinct sums: Addition.splits must be leak_free, "
-                "Addition.operator +"
-            )
-
-
-@dataclass(frozen=True)
-class Toy:
-    """Strings to copy, reverse or sort, all distinct: 'bca' -> 'bca' | 'acb' | 'abc'."""
-
-    kind: Literal["copy", "reverse", "sort"] = "copy"
-    """What the answer is."""
-    symbols: int = 8
-    """Size of the alphabet, from 'a' on."""
-    min_length: int = 1
-    """Shortest string, in characters."""
-    max_length: int = 6
-    """Longest string, in characters."""
-    train: int = 2_000
-    """Training strings."""
-    dev: int = 200
-    """Strings for the curves drawn while training."""
-    test: int = 200
-    """Strings scored once, at the end."""
-
-    def __post_init__(self) -> None:
-        """Refuse sizes that cannot be."""
-        _at_least(1, self, "symbols", "min_length", "train", "dev", "test")
-        if self.symbols > 26:
-            raise UserError(f"Toy.symbols must be at most 26 (a to z), not {self.symbols}")
-        if self.max_length < self.min_length:
-            raise UserError(
-                f"Toy.max_length must be at least Toy.min_length = {self.min_length}, "
-                f"not {self.max_length}"
-            )
 
 
 @dataclass(frozen=True)
@@ -150,7 +52,7 @@ class Text:
 
     def __post_init__(self) -> None:
         """Refuse combinations that cannot be."""
-        _at_least(0, self, "lag", most=1_000)
+        at_least(0, self, "lag", most=1_000)
         if self.justify is None and self.mask_spaces:
             raise UserError("Text.mask_spaces needs Text.justify: nothing else writes the spaces")
         if self.justify is None and self.justify_when == "after":
@@ -192,10 +94,10 @@ class Model:
 
     def __post_init__(self) -> None:
         """Refuse sizes and combinations that cannot be."""
-        _at_least(1, self, "hidden_size", "unroll")
-        _at_least(1, self, "encoder_layers", "decoder_layers", most=100)
+        at_least(1, self, "hidden_size", "unroll")
+        at_least(1, self, "encoder_layers", "decoder_layers", most=100)
         if self.embed_dim is not None:
-            _at_least(1, self, "embed_dim")
+            at_least(1, self, "embed_dim")
         if self.hand_over == "hidden" and self.cell != "lstm":
             raise UserError(f"Model.hand_over hidden: Model.cell {self.cell} has nothing else")
         if self.hand_over == "hidden" and self.decoder == "repeat":
@@ -223,9 +125,9 @@ class Optimiser:
 
     def __post_init__(self) -> None:
         """Refuse a step that cannot be."""
-        _at_least(0, self, "learning_rate", "epsilon", "warmup")
+        at_least(0, self, "learning_rate", "epsilon", "warmup")
         if self.clip is not None:
-            _at_least(0, self, "clip")
+            at_least(0, self, "clip")
         if self.schedule == "inverse_sqrt" and self.warmup == 0:
             raise UserError(
                 "Optimiser.schedule inverse_sqrt falls from Optimiser.warmup on: set it"
@@ -262,13 +164,13 @@ class Training:
 
     def __post_init__(self) -> None:
         """Refuse sizes that cannot be."""
-        _at_least(1, self, "epochs", "batch_size", "eval_every", "checkpoint_every", "show_every")
-        _at_least(1, self, "shown", most=1_000)
-        _at_least(0, self, "teacher_forcing", "label_smoothing", most=1)
+        at_least(1, self, "epochs", "batch_size", "eval_every", "checkpoint_every", "show_every")
+        at_least(1, self, "shown", most=1_000)
+        at_least(0, self, "teacher_forcing", "label_smoothing", most=1)
         if self.teacher_forcing_end is not None:
-            _at_least(0, self, "teacher_forcing_end", most=1)
+            at_least(0, self, "teacher_forcing_end", most=1)
         if self.patience is not None:
-            _at_least(1, self, "patience")
+            at_least(1, self, "patience")
 
     @property
     def always_forced(self) -> bool:
@@ -302,82 +204,3 @@ class Run:
         shortest = isinstance(self.task, Toy) and self.task.max_length == 1
         if shortest and self.text.start == "first_target":
             raise UserError("Text.start first_target gives all away where Toy.max_length is 1")
-
-
-# --- to and from JSON ------------------------------------------------------------------------
-
-
-def to_json(config: Any) -> dict[str, Any]:
-    """A config as nested dicts of JSON values."""
-    return dataclasses.asdict(config)
-
-
-def from_json(kind: type[T], values: Any, where: str = "config") -> T:
-    """Rebuild a config of type `kind`; unknown and ill-typed settings raise UserError.
-
-    Missing ones take their defaults: a setting's default means what was done before there was the
-    setting, so that results stay readable when settings are added.
-    """
-    if not isinstance(values, Mapping):
-        raise UserError(f"{where} must be an object of settings, not {values!r}")
-    hints = typing.get_type_hints(kind)
-    names = {f.name for f in dataclasses.fields(typing.cast(Any, kind))}
-    if unknown := set(values) - names:
-        raise UserError(f"{where} has unknown settings: {', '.join(sorted(unknown))}")
-    return kind(**{n: _value(hints[n], values[n], f"{where}.{n}") for n in names & set(values)})
-
-
-def _value(hint: Any, value: Any, where: str) -> Any:
-    """Check `value` against a type hint; dataclasses are rebuilt."""
-    union = typing.get_origin(hint) in (types.UnionType, typing.Union)
-    members = typing.get_args(hint) if union else (hint,)
-    if dataclasses.is_dataclass(members[0]):
-        return from_json(_kind(members, value, where), value, where)
-    for member in members:
-        if _fits(member, value):
-            return float(value) if member is float else value
-    right = " or ".join(_describe(member) for member in members)
-    raise UserError(f"{where} cannot be {value!r}; it must be {right}")
-
-
-def _kind(kinds: tuple[type, ...], value: Any, where: str) -> type:
-    """The dataclass with the fields of `value`; where there is no choice, the only one."""
-    if len(kinds) == 1 or not isinstance(value, Mapping):
-        return kinds[0]
-    for kind in kinds:
-        if {f.name for f in dataclasses.fields(kind)} >= set(value):
-            return kind
-    names = ", ".join(kind.__name__ for kind in kinds)
-    raise UserError(f"{where} has the settings of none of: {names}")
-
-
-def _fits(hint: Any, value: Any) -> bool:
-    """Whether a JSON value is of a plain type, or among a Literal's."""
-    if typing.get_origin(hint) is Literal:
-        return value in typing.get_args(hint)
-    return type(value) in (int, float) if hint is float else type(value) is hint
-
-
-def _describe(hint: Any) -> str:
-    """A plain type or a Literal in words."""
-    if typing.get_origin(hint) is Literal:
-        return " or ".join(repr(v) for v in typing.get_args(hint))
-    return "None" if hint is type(None) else hint.__name__
-
-
-def config_hash(values: Mapping[str, Any]) -> str:
-    """Twelve hexadecimal digits that change with any setting of a JSON config and nothing else."""
-    text = json.dumps(values, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()[:12]
-
-
-def differences(ours: Mapping[str, Any], theirs: Mapping[str, Any], prefix: str = "") -> list[str]:
-    """Dotted settings on which two JSON configs differ, each as 'a.b: here -> there'."""
-    found: list[str] = []
-    for name in sorted(set(ours) | set(theirs)):
-        a, b = ours.get(name, "(absent)"), theirs.get(name, "(absent)")
-        if isinstance(a, Mapping) and isinstance(b, Mapping):
-            found += differences(a, b, f"{prefix}{name}.")
-        elif a != b:
-            found.append(f"{prefix}{name}: {a} -> {b}")
-    return found

@@ -15,3 +15,18 @@ class Interrupted(Exception):  # noqa: N818 (not an error)
     def __init__(self, message: str, signal: int):
         super().__init__(message)
         self.signal = signal
+
+
+LARGEST = 10**8
+"""Most of anything that can be counted: beyond it no run here would end."""
+
+
+def at_least(minimum: int, config: object, *names: str, most: int = LARGEST) -> None:
+    """Raise UserError unless every named field is a number from `minimum` to `most`."""
+    for name in names:
+        value = getattr(config, name)
+        where = f"{type(config).__name__}.{name}"
+        if not value >= minimum:  # also where it is not a number
+            raise UserError(f"{where} must be at least {minimum}, not {value}")
+        if value > most:
+            raise UserError(f"{where} must be at most {most:,}, not {value}")

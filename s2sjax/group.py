@@ -16,11 +16,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from s2sjax.config import Run, to_json
+from s2sjax.config import Run
 from s2sjax.data import Examples, Formatter, make_vocabulary
 from s2sjax.fit import Programs
 from s2sjax.models import Seq2Seq
 from s2sjax.replicas import make_mesh, spread, stack
+from s2sjax.serial import to_json
 from s2sjax.tasks import Pairs, make_task
 from s2sjax.train import Trainer, TrainState
 

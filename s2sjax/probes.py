@@ -14,11 +14,12 @@ import jax
 import numpy as np
 from jaxtyping import Bool, Float
 
-from s2sjax.config import Addition, Run, Toy
+from s2sjax.config import Run
 from s2sjax.errors import UserError
 from s2sjax.group import read_answer
 from s2sjax.metrics import HEADLINE
 from s2sjax.report import MINUS, NONE, Table, quantity, score
+from s2sjax.taskconfig import Addition, Toy
 from s2sjax.tasks import Pairs
 from s2sjax.tasks.addition import SHORT, AdditionTask
 from s2sjax.trained import BATCH, Models, Questions

@@ -22,9 +22,9 @@ from typing import Any
 
 import jax
 
-from s2sjax.config import differences
 from s2sjax.errors import UserError
 from s2sjax.files import PARTIAL, read_json, write_atomically, write_json
+from s2sjax.serial import differences
 
 LOCK = ".lock"
 ELSEWHERE = "choose another --workdir, or delete that folder"

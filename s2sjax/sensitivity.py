@@ -20,7 +20,6 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from s2sjax.config import Addition
 from s2sjax.data import Examples, Formatter
 from s2sjax.fit import make_programs
 from s2sjax.group import Group
@@ -28,6 +27,7 @@ from s2sjax.linear import matmul
 from s2sjax.models import Seq2Seq
 from s2sjax.replicas import lift, spread, stack
 from s2sjax.report import NONE, Table
+from s2sjax.taskconfig import Addition
 from s2sjax.tasks import Pairs
 from s2sjax.train import Params, Trainer
 from s2sjax.vocab import padding_mask

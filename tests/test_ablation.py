@@ -18,12 +18,13 @@ from rich.console import Console
 from s2sjax import ablation as ablation_module
 from s2sjax import checkpoint, replicas
 from s2sjax.ablation import Ablation, in_order, run
-from s2sjax.config import Model, Optimiser, Run, Text, Toy, Training
+from s2sjax.config import Model, Optimiser, Run, Text, Training
 from s2sjax.errors import Interrupted, UserError
 from s2sjax.fit import Programs, evaluate
 from s2sjax.metrics import HEADLINE
 from s2sjax.results import load_results, values
 from s2sjax.runlog import Workdir
+from s2sjax.taskconfig import Toy
 
 RUN = Run(
     Toy(symbols=4, max_length=4, train=50, dev=20, test=20),

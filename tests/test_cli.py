@@ -9,8 +9,9 @@ from typing import get_args
 import pytest
 
 from s2sjax import cli
-from s2sjax.config import Addition, Run
+from s2sjax.config import Run
 from s2sjax.errors import Interrupted, UserError
+from s2sjax.taskconfig import Addition
 
 PRESETS = {
     "small": ("two digits", cli.Study(Run(Addition(digits=2)), seeds=3)),

@@ -11,21 +11,10 @@ from typing import Any
 
 import pytest
 
-from s2sjax.config import (
-    LARGEST,
-    Addition,
-    Model,
-    Optimiser,
-    Run,
-    Text,
-    Toy,
-    Training,
-    config_hash,
-    differences,
-    from_json,
-    to_json,
-)
-from s2sjax.errors import UserError
+from s2sjax.config import Model, Optimiser, Run, Text, Training
+from s2sjax.errors import LARGEST, UserError
+from s2sjax.serial import config_hash, differences, from_json, to_json
+from s2sjax.taskconfig import Addition, Toy
 
 KINDS = [Addition, Toy, Text, Model, Optimiser, Training, Run]
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import strategies as st
 
-from s2sjax.config import Addition, SourceOrder, Text, Toy
+from s2sjax.config import SourceOrder, Text
 from s2sjax.data import (
     Examples,
     Formatter,
@@ -23,6 +23,7 @@ from s2sjax.data import (
     take,
 )
 from s2sjax.errors import UserError
+from s2sjax.taskconfig import Addition, Toy
 from s2sjax.tasks import make_task
 from s2sjax.vocab import BOS, EOS, NO_SYMBOL, SPECIALS, UNK
 

@@ -24,11 +24,11 @@ import tables
 
 from s2sjax import cli
 from s2sjax.ablation import Ablation, comparisons
-from s2sjax.config import config_hash
 from s2sjax.experiment import Experiment
 from s2sjax.fit import evaluate, make_programs
 from s2sjax.group import Group, formatter, updates_per_epoch
 from s2sjax.results import load_results, series, values
+from s2sjax.serial import config_hash
 from s2sjax.stats import prediction
 
 SCRIPT = Path(reverse_vs_forward.__file__)

@@ -14,10 +14,11 @@ from rich.console import Console
 
 from s2sjax import ablation, cli, probes, trained
 from s2sjax.ablation import Ablation
-from s2sjax.config import Addition, Model, Run, Text, Toy, Training
+from s2sjax.config import Model, Run, Text, Training
 from s2sjax.metrics import HEADLINE
 from s2sjax.results import load_results, values
 from s2sjax.runlog import Workdir
+from s2sjax.taskconfig import Addition, Toy
 from s2sjax.trained import load
 
 RUN = Run(

@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 
 from s2sjax import checkpoint
-from s2sjax.config import Model, Optimiser, Run, Text, Toy, Training
+from s2sjax.config import Model, Optimiser, Run, Text, Training
 from s2sjax.errors import Interrupted, UserError
 from s2sjax.fit import Programs, fit, make_programs, stopped
 from s2sjax.group import Group
+from s2sjax.taskconfig import Toy
 
 TRAINING = Training(epochs=5, batch_size=16, eval_every=2, checkpoint_every=2)
 RUN = Run(

@@ -9,8 +9,9 @@ import jax
 import numpy as np
 import pytest
 
-from s2sjax.config import Addition, Text, Toy
+from s2sjax.config import Text
 from s2sjax.errors import UserError
+from s2sjax.taskconfig import Addition, Toy
 from s2sjax.tasks import Pairs, make_task
 from s2sjax.tasks.floors import Floor, Knows, enumerable, floor, nothing, prior, top_digits
 

@@ -10,10 +10,12 @@ import numpy as np
 import pytest
 
 from s2sjax.ablation import Ablation
-from s2sjax.config import Addition, Model, Optimiser, Run, Text, Toy, Training, differences
+from s2sjax.config import Model, Optimiser, Run, Text, Training
 from s2sjax.errors import UserError
 from s2sjax.fit import make_programs
 from s2sjax.group import Group, formatter, make_trainer, program, seed_keys, updates_per_epoch
+from s2sjax.serial import differences
+from s2sjax.taskconfig import Addition, Toy
 
 BASE = Run(
     Addition(digits=2, train=50, dev=20, test=20),

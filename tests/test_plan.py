@@ -3,8 +3,9 @@
 from dataclasses import replace
 
 from s2sjax.ablation import Ablation
-from s2sjax.config import Addition, Model, Optimiser, Run, Text, Training
+from s2sjax.config import Model, Optimiser, Run, Text, Training
 from s2sjax.plan import parameter_count, parameter_table, plan_table, program_table
+from s2sjax.taskconfig import Addition
 
 NOTEBOOK = Run(Addition(splits="independent"), Text(justify="right", start="first_target"))
 BACKWARD = replace(NOTEBOOK, text=replace(NOTEBOOK.text, source_order="reversed"))

@@ -8,9 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from s2sjax import probes
-from s2sjax.config import Addition, Run, Text, Toy
+from s2sjax.config import Run, Text
 from s2sjax.group import formatter
 from s2sjax.probes import Written
+from s2sjax.taskconfig import Addition, Toy
 from s2sjax.tasks.addition import AdditionTask
 
 SMALL = Addition(digits=2, train=10, dev=5, test=5)

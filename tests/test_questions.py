@@ -9,8 +9,8 @@ import jax
 import numpy as np
 import pytest
 
-from s2sjax.config import Addition
 from s2sjax.errors import UserError
+from s2sjax.taskconfig import Addition
 from s2sjax.tasks import make_task
 from s2sjax.tasks.addition import AdditionTask
 from s2sjax.tasks.questions import file_hash, read_questions, saitoh_split

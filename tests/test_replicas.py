@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 
 from s2sjax import replicas
-from s2sjax.config import Model, Optimiser, Run, Text, Toy, Training
+from s2sjax.config import Model, Optimiser, Run, Text, Training
 from s2sjax.fit import Programs, make_programs
 from s2sjax.group import Group, seed_keys
+from s2sjax.taskconfig import Toy
 
 RUN = Run(
     Toy(symbols=4, max_length=4, train=50, dev=20, test=20),

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from s2sjax.config import Addition, Model, Run, Text, Toy, Training
+from s2sjax.config import Model, Run, Text, Training
 from s2sjax.data import Examples
 from s2sjax.group import Group, formatter, make_trainer
 from s2sjax.models import Seq2Seq
@@ -24,6 +24,7 @@ from s2sjax.sensitivity import (
     source_steps,
     target_steps,
 )
+from s2sjax.taskconfig import Addition, Toy
 from s2sjax.vocab import padding_mask
 
 RUN = Run(

@@ -6,8 +6,8 @@ import re
 import jax
 import pytest
 
-from s2sjax.config import Toy
 from s2sjax.errors import UserError
+from s2sjax.taskconfig import Toy
 from s2sjax.tasks import Task, make_task
 from s2sjax.tasks.toys import ToyTask
 

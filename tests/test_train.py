@@ -11,13 +11,14 @@ import optax
 import pytest
 import scipy.stats
 
-from s2sjax.config import Addition, Model, Optimiser, Run, Text, Toy, Training
+from s2sjax.config import Model, Optimiser, Run, Text, Training
 from s2sjax.data import Batch, Examples, epoch_order, in_batches, take
 from s2sjax.fit import evaluate, make_programs
 from s2sjax.group import Group
 from s2sjax.losses import token_losses, weighted_mean
 from s2sjax.models import Seq2Seq
 from s2sjax.optimiser import step_size
+from s2sjax.taskconfig import Addition, Toy
 from s2sjax.train import Best, Trainer, TrainState
 
 TOY = Run(

@@ -5,7 +5,7 @@ from typing import Protocol, runtime_checkable
 
 import jax
 
-from s2sjax.config import Addition, Toy
+from s2sjax.taskconfig import Addition, Toy
 from s2sjax.tasks.addition import AdditionTask
 from s2sjax.tasks.toys import ToyTask
 

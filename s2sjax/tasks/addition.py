@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import jax
 import numpy as np
 
-from s2sjax.config import Addition
 from s2sjax.errors import UserError
+from s2sjax.taskconfig import Addition
 from s2sjax.tasks.questions import quoted, read_questions, saitoh_split
 from s2sjax.tasks.sampling import distinct, generator, leak_free, require, shared_generator
 

@@ -14,9 +14,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from s2sjax.config import Addition, Text, Toy
+from s2sjax.config import Text
 from s2sjax.data import Formatter, make_vocabulary
 from s2sjax.errors import UserError
+from s2sjax.taskconfig import Addition, Toy
 from s2sjax.tasks import Pairs, make_task
 from s2sjax.tasks.addition import AdditionTask
 

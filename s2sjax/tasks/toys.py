@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import jax
 import numpy as np
 
-from s2sjax.config import Toy
 from s2sjax.errors import UserError
+from s2sjax.taskconfig import Toy
 from s2sjax.tasks.sampling import leak_free, require
 
 _ALPHABET = "abcdefghijklmnopqrstuvwxyz"
