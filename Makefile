@@ -43,7 +43,8 @@ tables: $(VENV)/.ready ## write the README's tables anew
 
 lock: .tools/.ready ## write requirements.lock anew (newest versions: make lock UPGRADE=--upgrade)
 	$(UV) pip compile --quiet --universal --generate-hashes --python-version 3.11 --no-header \
-	  --no-annotate $(UPGRADE) --group dev --output-file requirements.lock pyproject.toml
+	  --no-annotate $(UPGRADE) --extra text --group dev --output-file requirements.lock \
+	  --override requirements.without pyproject.toml
 
 clean: ## remove the set-up and caches; runs/ stays
 	rm -rf .venv .venv?* .tools build dist .pytest_cache .ruff_cache .hypothesis

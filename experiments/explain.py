@@ -45,7 +45,7 @@ from s2sjax.replicas import use_all_cores
 from s2sjax.report import Picture, Table, provenance, quantity, write_report
 from s2sjax.results import Results, load_results, series, values
 from s2sjax.sensitivity import Look, can_look, deviation, lag_table, look, snapshots
-from s2sjax.taskconfig import Addition, Toy
+from s2sjax.taskconfig import Addition, TaskConfig
 from s2sjax.trained import Models, load, load_ablation
 from s2sjax.verdicts import epochs_to, threshold_table
 
@@ -83,15 +83,13 @@ class Explain:
 class Kind(NamedTuple):
     """Arms that were tested on the same questions, whose these are, and what the arms wrote."""
 
-    task: Addition | Toy
+    task: TaskConfig
     written: dict[str, Written]
 
     @property
     def name(self) -> str:
         """The questions in words."""
-        if isinstance(self.task, Toy):
-            return f"strings to {self.task.kind}"
-        return f"{self.task.terms}-term, {self.task.digits}-digit '{self.task.operator}' questions"
+        return self.task.questions
 
 
 @dataclass(frozen=True)

@@ -1,20 +1,27 @@
-"""Flax' seq2seq example, scored on questions it has not seen, and what its sampled feedback does.
+"""Flax' seq2seq example, scored on newly drawn questions, and what its sampled feedback does.
 
 The question: Flax' example adds a number of up to two digits to one of up to three, smaller first,
 with an LSTM of 512 units, and feeds the decoder draws from its own softmax in training. Its README
 gives a sequence accuracy of 1.0 after 1,800 updates, of the training batch. What is it on 5,000
-fresh questions, and what with the gold symbols fed?
+newly drawn questions, and what with the gold symbols fed?
+
+Newly drawn is not unseen: there are 95,050 questions, and the 230,400 that it is trained on are
+draws from them. About nine in ten of the test questions were trained on, some 470 of 5,000 never.
+``explain.py runs/flax_seq2seq/published`` scores every question there is, those never trained on
+apart: 98.6 % of them right, fed its own symbols, and 39.0 %, fed the gold ones.
 
 The command: ``python experiments/flax_seq2seq.py published``.
 
-Time: not measured yet.
+Time: 14 minutes on two CPU cores.
 
-What to expect: at least 99 % of fresh questions right.
+What to expect: its own symbols fed, all but one or two in a hundred newly drawn sums right; fed the
+gold symbols, less than half of them after as many updates.
 """
 
 import signal
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 if __name__ == "__main__":  # until training starts, Ctrl-C has nothing to save
@@ -22,13 +29,16 @@ if __name__ == "__main__":  # until training starts, Ctrl-C has nothing to save
 
 from s2sjax.cli import Study, main
 from s2sjax.config import Model, Optimiser, Run, Training
-from s2sjax.experiment import Experiment
+from s2sjax.experiment import Experiment, refuse_changed
+from s2sjax.group import seed_keys
 from s2sjax.metrics import HEADLINE
 from s2sjax.plots import score_distribution
 from s2sjax.report import Picture, Table, comparison_table, per_seed_table, score, score_table
 from s2sjax.results import Results, values
 from s2sjax.results import arms as ran
+from s2sjax.serial import from_json
 from s2sjax.taskconfig import Addition
+from s2sjax.tasks import make_task
 from s2sjax.verdicts import Published, published_table
 
 UPDATES, BATCH = 1_800, 128
@@ -62,8 +72,9 @@ PRESETS = {
 }
 
 
-def arms(_: str, study: Study) -> Mapping[str, Run]:
+def arms(preset: str, study: Study) -> Mapping[str, Run]:
     """As published, and with the gold symbols fed."""
+    refuse_changed(study.run, PRESETS[preset][1].run, "train.teacher_forcing")
     gold = replace(study.run.train, teacher_forcing=1.0)
     return {"own symbols fed": study.run, "gold symbols fed": replace(study.run, train=gold)}
 
@@ -73,34 +84,55 @@ def pairs(*_: object) -> list[tuple[str, str]]:
     return [("gold symbols fed", "own symbols fed")]
 
 
-def published(results: Results) -> list[Published]:
+def published(preset: str) -> list[Published]:
     """The figure of its README: of one batch that was being trained on."""
-    if results["preset"] != "published":
+    if preset != "published":
         return []
-    source, setting = "Flax' README", "published on a training batch, ours on 5,000 fresh questions"
+    setting = (
+        "published on a training batch; ours newly drawn, about nine in ten of them trained on"
+    )
     return [
         Published("own symbols fed: sums right", 1.0, "own symbols fed", HEADLINE,
-                  source=source, setting=setting, decimals=0),
+                  source="Flax' README", setting=setting, decimals=0),
         Published("gold symbols fed: sums right", None, "gold symbols fed", HEADLINE,
-                  source=source, setting=setting),
+                  setting=setting),
     ]  # fmt: skip
+
+
+@cache
+def trained_on(run: Run) -> str:
+    """How many of the test questions were trained on, in words: from one draw of questions."""
+    split = make_task(run.task).splits(seed_keys([0])[0])
+    known = set(split["train"])
+    share = sum(question in known for question in split["test"]) / len(split["test"])
+    return f"newly drawn, {100 * share:.0f} % of them trained on"
+
+
+def drawn(results: Results) -> str:
+    """The same of results."""
+    return trained_on(from_json(Run, next(iter(results["config"]["arms"].values()))))
 
 
 def headline(results: Results) -> str:
     """The answer in a sentence."""
     said = [f"{arm} {score(values(results, arm, HEADLINE), HEADLINE)}" for arm in ran(results)]
     n = len(values(results, ran(results)[0], HEADLINE))
-    return f"Fresh sums right after 1,800 updates, {n} seeds: {'; '.join(said)}."
+    return f"Sums right ({drawn(results)}), mean of {n} seeds [95 % interval]: {'; '.join(said)}."
 
 
 def tables(results: Results) -> dict[str, Table]:
     """The tables of the answer, by name."""
     told = {
-        "scores": replace(score_table(results, METRICS), title="Scores on fresh questions"),
-        "paired": replace(comparison_table(results), title="Gold against own symbols"),
+        "scores": replace(
+            score_table(results, METRICS), title=f"Scores on questions {drawn(results)}"
+        ),
+        "paired": replace(
+            comparison_table(results),
+            title=f"Gold against own symbols, on questions {drawn(results)}",
+        ),
         "seeds": per_seed_table(results, HEADLINE),
     }
-    if figures := published(results):
+    if figures := EXPERIMENT.figures(results):
         told = {"published": published_table([(results, f) for f in figures])} | told
     return told
 
@@ -113,12 +145,12 @@ def cover(results: Results, path: Path) -> None:
 def draw(results: Results, folder: Path) -> list[Picture]:
     """The picture of the answer."""
     cover(results, folder / "scores.png")
-    return [Picture(folder / "scores.png", "Fresh sums right, every seed")]
+    return [Picture(folder / "scores.png", f"Sums right, every seed ({drawn(results)})")]
 
 
 EXPERIMENT = Experiment(
     "flax_seq2seq", __doc__ or "", PRESETS, arms, pairs, ("loss", HEADLINE), headline, tables,
-    cover, draw,
+    cover, draw, published=published,
 )  # fmt: skip
 
 if __name__ == "__main__":

@@ -178,18 +178,15 @@ def _scores(enumerated: Floor) -> dict[str, float]:
 def tables(results: Results) -> dict[str, Table]:
     """The tables of the answer, by name; the README shows them too."""
     known = enumerated_floors(base_run(results))
-    published = [
-        (f"notebook, {arm}, one run", values)
-        for arm, values in PUBLISHED.get(results["preset"], {}).items()
-    ]
-    references = published + [(reference.row, reference.values) for reference in known]
+    theirs = [(f"notebook, {arm}, one run", values) for arm, values in printed(results).items()]
+    references = theirs + [(reference.row, reference.values) for reference in known]
     return {
         "notebook": replace(
-            score_table(results, NOTEBOOK_METRICS, references, predict=bool(published)),
+            score_table(results, NOTEBOOK_METRICS, references, predict=bool(theirs)),
             title="The notebook's metric",
         ),
         "honest": replace(
-            score_table(results, HONEST_METRICS, references[len(published) :]),
+            score_table(results, HONEST_METRICS, references[len(theirs) :]),
             title="The same runs, end symbol not counted: characters, and whole answers",
         ),
         "paired": replace(comparison_table(results), title="Reversed against forward"),
@@ -226,6 +223,11 @@ def base_run(results: Results) -> Run:
     return from_json(Run, results["config"]["arms"]["forward"])
 
 
+def printed(results: Results) -> Mapping[str, Mapping[str, float]]:
+    """What the notebook printed of these arms: nothing if they were changed."""
+    return PUBLISHED.get(results["preset"], {}) if EXPERIMENT.unchanged(results) else {}
+
+
 def lines(results: Results, metric: str) -> dict[str, float]:
     """Floors of a metric, for a picture."""
     return {r.line: r.values[metric] for r in enumerated_floors(base_run(results))}
@@ -233,8 +235,7 @@ def lines(results: Results, metric: str) -> dict[str, float]:
 
 def draw_curves(results: Results, path: Path) -> None:
     """The picture that tells the story: what the notebook's accuracy does while training."""
-    published = PUBLISHED.get(results["preset"], {})
-    ends = {arm: values[NOTEBOOK] for arm, values in published.items()}
+    ends = {arm: values[NOTEBOOK] for arm, values in printed(results).items()}
     learning_curves(results, NOTEBOOK, lines(results, NOTEBOOK), path, ends)
 
 
@@ -272,7 +273,7 @@ def sections(results: Results, pictures: Sequence[Picture]) -> list[Section]:
     ]
 
 
-def published(results: Results) -> list[Published]:
+def published(preset: str) -> list[Published]:
     """The notebook's figures: one unseeded run each."""
     settings = {
         "notebook": "sums of 3 digits, 5,000 questions, 200 epochs",
@@ -285,11 +286,11 @@ def published(results: Results) -> list[Published]:
             arm,
             metric,
             source="the notebook",
-            setting=settings[results["preset"]],
+            setting=settings[preset],
             reason=OUTSIDE,
-            decimals=0 if results["preset"] == "one_unit" else 2,
+            decimals=0 if preset == "one_unit" else 4 if metric == "loss" else 2,
         )
-        for arm, figures in PUBLISHED.get(results["preset"], {}).items()
+        for arm, figures in PUBLISHED.get(preset, {}).items()
         for metric, value in figures.items()
     ]
 
@@ -306,6 +307,7 @@ EXPERIMENT = Experiment(
     draw_curves,
     draw,
     sections,
+    published,
 )
 
 if __name__ == "__main__":

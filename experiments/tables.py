@@ -4,38 +4,36 @@
 
 A table stands between ``<!-- begin NAME -->`` and ``<!-- end NAME -->`` in README.md or in
 experiments/README.md, NAME being EXPERIMENT.PRESET.TABLE; a test holds it equal to
-``experiments/results/EXPERIMENT.PRESET.json``. Three tables join all results: ``published``,
-``claims`` and ``compute``.
+``experiments/results/EXPERIMENT.PRESET.json``. Three tables join all results: ``published`` and
+``claims``, in which a preset without results is "not run yet", and ``compute``.
 """
 
 import re
-from collections.abc import Callable, Mapping
-from dataclasses import replace
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import addition_rnn
+import attention
 import flax_seq2seq
 import mechanisms
 import peeky
 import reverse_vs_forward
 
-from s2sjax.cli import main
+from s2sjax.cli import main, parse
 from s2sjax.errors import UserError
 from s2sjax.experiment import Experiment
 from s2sjax.files import write_atomically
 from s2sjax.progress import duration
 from s2sjax.report import Table, replace_blocks
 from s2sjax.results import Results, arms, load_results
-from s2sjax.verdicts import Published, published_table
+from s2sjax.verdicts import published_table
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results"
 READMES = (HERE.parent / "README.md", HERE / "README.md")
-SCRIPTS = (reverse_vs_forward, peeky, addition_rnn, mechanisms, flax_seq2seq)
+SCRIPTS = (reverse_vs_forward, peeky, addition_rnn, mechanisms, flax_seq2seq, attention)
 EXPERIMENTS: Mapping[str, Experiment] = {s.EXPERIMENT.name: s.EXPERIMENT for s in SCRIPTS}
-PUBLISHED: Mapping[str, Callable[[Results], list[Published]]] = {
-    s.EXPERIMENT.name: s.published for s in (reverse_vs_forward, peeky, addition_rnn, flax_seq2seq)
-}
 
 
 def committed() -> dict[str, Results]:
@@ -61,28 +59,38 @@ def blocks() -> dict[str, str]:
         found[f"{name}.headline"] = experiment.headline(results)
         for table_name, table in experiment.tables(results).items():
             found[f"{name}.{table_name}"] = table.markdown()
-    held = [(r, p) for r in everything.values() for p in of_results(r)]
-    if "flax_seq2seq.published" not in everything:  # its rows stand there, and say so
-        held += [(None, p) for p in flax_seq2seq.published({"preset": "published"})]
     joined_tables = {
-        "published": published_table(held),
-        "claims": joined(everything, addition_rnn.EXPERIMENT.name, addition_rnn.claims_table),
+        "published": published_table(
+            [
+                (results, figure)
+                for experiment, preset, results in published(everything)
+                for figure in experiment.published(preset)
+            ]
+        ),
+        "claims": joined(
+            addition_rnn.claims_table(experiment.ablation(preset).arms, results)
+            for experiment, preset, results in published(everything)
+            if experiment.name == addition_rnn.EXPERIMENT.name
+        ),
         "compute": compute_table(everything),
     }
     return found | {name: table.markdown() for name, table in joined_tables.items()}
 
 
-def of_results(results: Results) -> list[Published]:
-    """The published figures that results are held against."""
-    tell = PUBLISHED.get(results["experiment"])
-    return [] if tell is None else tell(results)
+def published(
+    everything: Mapping[str, Results],
+) -> Iterator[tuple[Experiment, str, Results | None]]:
+    """Presets with results or with published figures, and their results (None: none yet)."""
+    for name, experiment in EXPERIMENTS.items():
+        for preset in experiment.presets:
+            results = everything.get(f"{name}.{preset}")
+            if results is not None or experiment.published(preset):
+                yield experiment, preset, results
 
 
-def joined(
-    everything: Mapping[str, Results], experiment: str, tell: Callable[[Results], Table]
-) -> Table:
-    """One table of all committed presets of an experiment."""
-    first, *others = [tell(r) for r in everything.values() if r["experiment"] == experiment]
+def joined(several: Iterable[Table]) -> Table:
+    """One table of several."""
+    first, *others = several
     return replace(first, rows=sum((other.rows for other in others), first.rows))
 
 
@@ -121,8 +129,14 @@ def draw(text: str) -> None:
             EXPERIMENTS[results["experiment"]].cover(results, picture)
 
 
+@dataclass(frozen=True)
+class Nothing:
+    """There is nothing to choose on the command line."""
+
+
 def tables() -> None:
     """Replace what changed."""
+    parse(Nothing, __doc__ or "")
     known = blocks()
     for path in READMES:
         text = path.read_text(encoding="utf-8")

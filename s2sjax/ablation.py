@@ -7,11 +7,13 @@ all of them.
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from rich.console import Console
 
 from s2sjax import checkpoint
@@ -22,6 +24,7 @@ from s2sjax.fit import Epoch, Evaluation, evaluate, fit, make_programs
 from s2sjax.group import Group, program, read_answer
 from s2sjax.metrics import HEADLINE, ratio
 from s2sjax.progress import EpochProgress
+from s2sjax.report import metric_name, score_table
 from s2sjax.results import Results, dump_results, load_results
 from s2sjax.runlog import Record, Workdir, environment
 from s2sjax.serial import config_hash, differences, from_json, to_json
@@ -47,6 +50,12 @@ class Ablation:
             raise UserError(f"seeds must be at least 1 and at most 10,000, not {self.seeds}")
         if not 0 <= self.first_seed <= 2**31 - self.seeds:
             raise UserError(f"first_seed must be from 0 to 2^31 - seeds, not {self.first_seed}")
+        for (a, run), (b, other) in combinations(self.arms.items(), 2):
+            if run == other:
+                raise UserError(
+                    f"arms {a!r} and {b!r} have the same settings: one that was given takes away "
+                    "what tells them apart"
+                )
         self.programs  # noqa: B018 (refuses tasks that cannot be before anything is written)
 
     @classmethod
@@ -106,7 +115,8 @@ def run(
 ) -> Results:
     """Train, score and compare: the results, also written to the workdir.
 
-    Programs run one after another; what is already finished there is not run again.
+    Programs run one after another, and the scores of each are shown when it is through; what is
+    already finished in the workdir is not run again.
 
     Args:
         experiment: its name.
@@ -134,6 +144,10 @@ def run(
         )
     for number, group in enumerate(ablation.groups, start=1):
         train_group(group, workdir, number, console, of=len(ablation.groups))
+        if number < len(ablation.groups):  # the report has them all
+            own = [r for r in workdir.records() if r["arm"] in group.arms]
+            table = score_table({**identity, "records": own}, {metric_name(m): m for m in metrics})
+            console.print(replace(table, title=f"Program {number}, test set").rich())
     records = in_order(workdir.records())
     results = {
         **identity,
@@ -189,6 +203,7 @@ def train_group(group: Group, workdir: Workdir, number: int, console: Console, o
     for split in ("train", "test"):
         scored = evaluate(programs, state.scored, splits[split])
         records += _records(group, split, epoch, scored, positions=True)
+    records += _by_length(group, epoch, scored)
     workdir.append_at_once(records)  # having one of them means having all
     workdir.spent(time.monotonic() - started)
 
@@ -318,6 +333,25 @@ def _records(
             value = ratio(float(count.right[replica]), float(count.of[replica]))
             if value is not None and (positions or "/position_" not in metric):
                 records.append(_record(arm, seed, split, epoch, metric, value))
+    return records
+
+
+def _by_length(group: Group, epoch: int, evaluation: Evaluation) -> list[Record]:
+    """Whole answers right, free-running, on test questions of each length, in characters."""
+    records = []
+    seeds = range(group.first_seed, group.first_seed + group.seeds)
+    for index, arm in enumerate(group.arms):
+        form = group.formatters[arm]
+        for pairs, seed in zip(group.pairs(arm), seeds, strict=True):
+            pairs = pairs["test"]
+            answers = evaluation.answers[index * group.seeds + seed - seeds[0]]
+            gold = form.examples(pairs).target[:, 1:]
+            right = ((answers == gold) | (gold == form.vocabulary.pad_id)).all(axis=1)
+            lengths = np.array([len(source) for source, _ in pairs])
+            for length in np.unique(lengths):
+                share = float(right[lengths == length].mean())
+                metric = f"{HEADLINE}/length_{length}"
+                records.append(_record(arm, seed, "test", epoch, metric, share))
     return records
 
 

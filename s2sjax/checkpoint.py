@@ -25,21 +25,21 @@ KEPT = 2
 """Checkpoints kept: the last, and the one before it in case the last is damaged."""
 
 
-def save(directory: Path, epoch: int, state: object) -> None:
-    """Save `state` as it is after `epoch`, and drop all but the last `KEPT` checkpoints.
+def save(directory: Path, number: int, state: object) -> None:
+    """Save `state` as it is after so many epochs, or updates; drop all but the last `KEPT`.
 
     Raises UserError where it cannot be written: no room, no right.
     """
     _attempt(
         directory,
-        lambda checkpointer: checkpointer.save(epoch, state, force=True),
-        f"the checkpoint of epoch {epoch} cannot be written to {directory}",
+        lambda checkpointer: checkpointer.save(number, state, force=True),
+        f"checkpoint {number} cannot be written to {directory}",
         "make room or give rights; the same command then goes on from the checkpoint before it",
     )
 
 
 def latest(directory: Path) -> int | None:
-    """The epoch of the last complete checkpoint, or None; raises UserError where none can tell."""
+    """Number of the last complete checkpoint, or None; raises UserError where none can tell."""
     if not directory.is_dir():
         return None
     found = _attempt(
@@ -51,8 +51,8 @@ def latest(directory: Path) -> int | None:
     return None if found is None else found.step
 
 
-def restore(directory: Path, epoch: int, like: T) -> T:
-    """Load the checkpoint of `epoch`, laid out over devices as `like` is.
+def restore(directory: Path, number: int, like: T) -> T:
+    """Load a checkpoint, laid out over devices as `like` is.
 
     Raises UserError for a checkpoint that is damaged or of another shape.
     """
@@ -61,8 +61,8 @@ def restore(directory: Path, epoch: int, like: T) -> T:
     )
     return _attempt(
         directory,
-        lambda checkpointer: checkpointer.load(epoch, abstract),
-        f"checkpoint {directory / str(epoch)} is damaged or of another run",
+        lambda checkpointer: checkpointer.load(number, abstract),
+        f"checkpoint {directory / str(number)} is damaged or of another run",
         "delete that folder to go on from the checkpoint before it, or choose another --workdir",
     )
 

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import jax
 import tyro
@@ -21,6 +21,9 @@ from s2sjax.errors import Interrupted, UserError
 OPTIONS = {
     "Addition": "task",
     "Toy": "task",
+    "Dates": "task",
+    "NumberWords": "task",
+    "Sentences": "sentences",
     "Text": "text",
     "Model": "model",
     "Optimiser": "optim",
@@ -68,13 +71,23 @@ def parse_study(experiment: str, description: str, presets: Mapping[str, tuple[s
         UserError: the command line cannot be used; says what is wrong in one line.
     """
     commands = {name: (what, Command(name, study)) for name, (what, study) in presets.items()}
-    command = _one_line_errors(
-        lambda: tyro.extras.overridable_config_cli(
-            commands, description=description, config=(tyro.conf.AvoidSubcommands,)
-        )
-    )
+    command = parse_preset(description, commands)
     workdir = command.workdir or Path("runs") / experiment / command.preset
     return command.preset, command.study, workdir
+
+
+def parse_preset(description: str, commands: Mapping[str, tuple[str, Any]]) -> Any:
+    """Read `PRESET [--setting value ...]` as one of `commands`; errors as `parse_study`.
+
+    Args:
+        description: what `--help` opens with.
+        commands: by name of a preset, what it is and a dataclass of its settings.
+    """
+    return _one_line_errors(
+        lambda: tyro.extras.overridable_config_cli(
+            {**commands}, description=description, config=(tyro.conf.AvoidSubcommands,)
+        )
+    )
 
 
 def parse(kind: type, description: str):
@@ -101,7 +114,7 @@ def _one_line(framed: str) -> str:
     text = re.sub(r"(?i)^(.{5,40}?):? (?=\1)", "", text)  # a title that the text repeats
     text = re.sub(r"(Perhaps you meant:?) (--[\w.-]+).*?(?=For full)", r"\1 \2? ", text)
     text = re.sub(r"Argument helptext:.*?(?=For full)", "", text)
-    return re.sub(r"For full helptext, (run|see)", "For help:", text)
+    return re.sub(r"For full helptext, (run|see):?", "For help:", text)
 
 
 def make_console() -> Console:

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 import tyro
 
 from s2sjax.errors import UserError, at_least
-from s2sjax.taskconfig import Addition, Toy
+from s2sjax.taskconfig import Addition, Sentences, TaskConfig, Toy
 
 SourceOrder = Literal["forward", "reversed", "digits_reversed", "operands_swapped", "doubled"]
 TargetOrder = Literal["forward", "reversed"]
@@ -18,6 +18,7 @@ Justify = Literal["left", "right"]
 Cell = Literal["lstm", "gru", "rnn"]
 Initialiser = Literal["keras", "flax", "torch", "sutskever", "saitoh"]
 Schedule = Literal["constant", "cosine", "inverse_sqrt", "halving"]
+Attention = Literal["dot", "general", "additive"]
 Precision = Literal["float32", "bfloat16"]
 
 
@@ -81,10 +82,34 @@ class Model:
     (Keras' RepeatVector)."""
     peeky: bool = False
     """The encoder's last output goes to every decoder step and to the output layer (Saitoh)."""
-    hand_over: Literal["carry", "hidden"] = "carry"
-    """What starts a state decoder. hidden: an LSTM's cell c starts from zero (Saitoh)."""
+    hand_over: Literal["carry", "hidden", "learned", "zero"] = "carry"
+    """What starts a state decoder: the bridge. carry: the encoder's last carries. hidden: the same,
+    but an LSTM's cell c starts from zero (Saitoh). learned: every layer's h is an affine map and
+    tanh of the top encoder layer's, c starts from zero (Bahdanau et al.). zero: nothing."""
+    directions: Literal[1, 2] = 1
+    """2: the encoder also reads from the last symbol to the first; each direction has half of the
+    units (Schuster & Paliwal, 1997)."""
+    attention: Attention | None = None
+    """How decoder states are held against the encoder's outputs: see `attention`. None: the decoder
+    sees no more of the source than what is handed over."""
+    attend: Literal["after", "feeding", "before"] = "after"
+    """When. after: the new state attends (Luong et al.). feeding: so, and its readout joins the
+    next step's input (Luong et al., section 3.3). before: the previous state attends, and the step
+    reads the context (Bahdanau et al.)."""
+    residual: bool = False
+    """What a layer above the first reads is added to what it gives (Wu et al., 2016)."""
     embed_dim: int | None = None
     """Width of the learned input embedding; None reads one-hot inputs."""
+    tied_output: bool = False
+    """The output layer's matrix is the decoder's embedding (Press & Wolf, 2017)."""
+    dropout: float = 0.0
+    """Chance that an entry is dropped on its way up: of an embedding, between layers, and into the
+    output layer (Zaremba et al., 2014); drawn for every step."""
+    context_dropout: float = 0.0
+    """The same of the context that attention gives."""
+    recurrent_dropout: float = 0.0
+    """The same of the hidden state in the recurrent product, one draw for all steps of a sequence
+    (variational; Gal & Ghahramani, 2016)."""
     init: Initialiser = "keras"
     """Initial weights as that library (or author) draws them, forget bias included."""
     precision: Precision = "float32"
@@ -98,10 +123,47 @@ class Model:
         at_least(1, self, "encoder_layers", "decoder_layers", most=100)
         if self.embed_dim is not None:
             at_least(1, self, "embed_dim")
+        for name in ("dropout", "context_dropout", "recurrent_dropout"):
+            at_least(0, self, name, most=0.99)
         if self.hand_over == "hidden" and self.cell != "lstm":
             raise UserError(f"Model.hand_over hidden: Model.cell {self.cell} has nothing else")
-        if self.hand_over == "hidden" and self.decoder == "repeat":
+        if self.hand_over != "carry" and self.decoder == "repeat":
             raise UserError("Model.hand_over: Model.decoder repeat starts from zero")
+        if self.hand_over == "zero" and self.attention is None and not self.peeky:
+            raise UserError(
+                "Model.hand_over zero leaves a decoder without Model.attention no source"
+            )
+        if self.directions == 2 and self.hidden_size % 2:
+            raise UserError(
+                f"Model.directions 2 halve Model.hidden_size: {self.hidden_size} is odd"
+            )
+        if self.residual and max(self.encoder_layers, self.decoder_layers) == 1:
+            raise UserError("Model.residual needs more than one layer in encoder or decoder")
+        self._check_attention()
+        if self.tied_output and self.embed_dim != self.hidden_size:
+            raise UserError(
+                "Model.tied_output needs Model.embed_dim equal to Model.hidden_size: "
+                f"{self.embed_dim} is not {self.hidden_size}"
+            )
+        if self.tied_output and (self.peeky or self.decoder == "repeat"):
+            raise UserError("Model.tied_output: a peeky or repeat decoder has another output layer")
+
+    def _check_attention(self) -> None:
+        """Refuse what attention cannot go with, and what cannot be without it."""
+        if self.attention is None:
+            if self.attend != "after":
+                raise UserError(f"Model.attend {self.attend} needs Model.attention")
+            if self.context_dropout:
+                raise UserError("Model.context_dropout needs Model.attention")
+        elif self.decoder == "repeat" or self.peeky:
+            raise UserError(
+                "Model.attention: a peeky or repeat decoder has another view of the source"
+            )
+
+    @property
+    def noisy(self) -> bool:
+        """Whether anything is dropped while training."""
+        return bool(self.dropout or self.context_dropout or self.recurrent_dropout)
 
 
 @dataclass(frozen=True)
@@ -128,6 +190,8 @@ class Optimiser:
         at_least(0, self, "learning_rate", "epsilon", "warmup")
         if self.clip is not None:
             at_least(0, self, "clip")
+            if self.clip == 0:
+                raise UserError("Optimiser.clip must be above 0: it would take away every update")
         if self.schedule == "inverse_sqrt" and self.warmup == 0:
             raise UserError(
                 "Optimiser.schedule inverse_sqrt falls from Optimiser.warmup on: set it"
@@ -156,11 +220,13 @@ class Training:
     teacher_forcing_end: float | None = None
     """Where that chance has gone, linearly, by the last update; None: it stays."""
     label_smoothing: float = 0.0
-    """Share of the target's probability spread evenly over the vocabulary (Szegedy et al., 2016);
-    reported losses are those of the gold symbol."""
+    """Share of the target's probability spread evenly over the vocabulary (Szegedy et al., 2016).
+    The losses reported while training (`epoch_loss`) are smoothed too, those of dev, train and test
+    questions are the gold symbol's."""
     patience: int | None = None
-    """Evaluations without a better dev loss after which a replica stops; what is scored are then
-    its parameters at the best. None trains for all epochs and scores the last ones."""
+    """Evaluations without a better dev loss after which a replica stops. On train and test
+    questions its parameters at the best are then scored, recorded under the epoch at which the last
+    replica stopped. None trains for all epochs and scores the last parameters."""
 
     def __post_init__(self) -> None:
         """Refuse sizes that cannot be."""
@@ -182,7 +248,7 @@ class Training:
 class Run:
     """One run: with a seed, this decides every number."""
 
-    task: Addition | Toy = field(default_factory=Addition)
+    task: TaskConfig = field(default_factory=Addition)
     text: Text = field(default_factory=Text)
     model: Model = field(default_factory=Model)
     optim: Optimiser = field(default_factory=Optimiser)
@@ -199,8 +265,35 @@ class Run:
         if reads_nothing and not self.train.always_forced:
             raise UserError("Training.teacher_forcing: Model.decoder repeat reads no symbols")
         orders = ("digits_reversed", "operands_swapped")
-        if isinstance(self.task, Toy) and self.text.source_order in orders:
-            raise UserError(f"Text.source_order {self.text.source_order}: Toy has no operands")
+        if not isinstance(self.task, Addition) and self.text.source_order in orders:
+            kind = type(self.task).__name__
+            raise UserError(f"Text.source_order {self.text.source_order}: {kind} has no operands")
         shortest = isinstance(self.task, Toy) and self.task.max_length == 1
         if shortest and self.text.start == "first_target":
             raise UserError("Text.start first_target gives all away where Toy.max_length is 1")
+
+
+@dataclass(frozen=True)
+class Translation:
+    """One run on sentence pairs from files: with a seed, this decides every number.
+
+    `Training.batch_size` is how many sentences are translated at once; how many are trained on at
+    once follows from `Sentences.tokens_per_batch`.
+    """
+
+    sentences: Sentences
+    model: Model = field(default_factory=Model)
+    optim: Optimiser = field(default_factory=Optimiser)
+    train: Training = field(default_factory=Training)
+    seed: int = 0
+    """Decides the initial weights, the order of the pairs and every draw."""
+
+    def __post_init__(self) -> None:
+        """Refuse parts that do not go together."""
+        if self.model.decoder == "repeat":
+            raise UserError("Model.decoder repeat reads no symbols: a sentence needs state")
+        if self.model.peeky:
+            raise UserError(
+                "Model.peeky is for sums: sentences look back at the source by Model.attention"
+            )
+        at_least(0, self, "seed", most=2**31 - 1)

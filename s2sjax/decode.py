@@ -11,13 +11,16 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Bool, Float, Int, Key
 
 from s2sjax.errors import UserError
 from s2sjax.metrics import argmax
 
 Step = Callable[[Any, Int[Array, " batch"]], tuple[Any, Float[Array, "batch vocab"]]]
 """(carry, symbol) -> (carry, logits of the next symbol)."""
+
+Watch = Callable[[Any], Any]
+"""What to keep of the carry after a step, alignments say: a pytree, batched in front as it is."""
 
 _TINY = float(jnp.finfo(jnp.float32).tiny)  # a setting below it would be zero on the device
 
@@ -85,10 +88,20 @@ class Decoded(NamedTuple):
     Attributes:
         tokens: the chosen symbols, the end symbol included.
         log_probs: the model's log probability of each, before any sharpening or cutting, in nats.
+        watched: what was watched of the step that gave each, ``[batch, time, ...]``; zero after
+            the end. None where nothing was.
     """
 
     tokens: Int[Array, "batch time"]
     log_probs: Float[Array, "batch time"]
+    watched: Any = None
+
+
+def zero_where(done: Bool[Array, "*n"], tree: Any) -> Any:
+    """The tree's leaves ``[*n, ...]`` with zeros where `done`."""
+    return jax.tree.map(
+        lambda x: jnp.where(jnp.expand_dims(done, range(done.ndim, x.ndim)), 0, x), tree
+    )
 
 
 class _Loop(NamedTuple):
@@ -108,6 +121,7 @@ def decode(
     eos_id: int,
     max_decode_len: int,
     keys: Key[Array, " batch"],
+    watch: Watch | None = None,
 ) -> Decoded:
     """Decode a batch until every row has ended or `max_decode_len` symbols are out.
 
@@ -119,9 +133,14 @@ def decode(
         eos_id: ends a row.
         max_decode_len: most symbols a row gets, the end symbol included.
         keys: a random key per row; `Greedy` leaves them unused.
+        watch: what to keep of the carry after every step.
     """
-    shape = (start.shape[0], max_decode_len)
-    blank = Decoded(jnp.full(shape, eos_id, jnp.int32), jnp.zeros(shape, jnp.float32))
+    shape, see = (start.shape[0], max_decode_len), watch or (lambda carry: None)
+    blank = Decoded(
+        jnp.full(shape, eos_id, jnp.int32),
+        jnp.zeros(shape, jnp.float32),
+        jax.tree.map(lambda x: jnp.zeros(shape + x.shape[1:], x.dtype), see(carry)),
+    )
 
     def running(loop: _Loop):
         return (loop.time < max_decode_len) & ~loop.done.all()
@@ -133,9 +152,10 @@ def decode(
         token = jnp.where(loop.done, eos_id, chosen)
         log_probs = jax.nn.log_softmax(logits.astype(jnp.float32))
         log_prob = jnp.take_along_axis(log_probs, token[:, None], axis=1)[:, 0]
-        decoded = Decoded(
-            loop.decoded.tokens.at[:, loop.time].set(token),
-            loop.decoded.log_probs.at[:, loop.time].set(jnp.where(loop.done, 0.0, log_prob)),
+
+        decoded = Decoded(token, *zero_where(loop.done, (log_prob, see(carry))))
+        decoded = jax.tree.map(
+            lambda rows, now: rows.at[:, loop.time].set(now), loop.decoded, decoded
         )
         return _Loop(loop.time + 1, carry, token, loop.done | (token == eos_id), decoded)
 

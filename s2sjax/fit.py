@@ -83,8 +83,11 @@ def evaluate(programs: Programs, params: Params, examples: Examples) -> Evaluati
 
 
 @contextmanager
-def stop_requests() -> Iterator[list[int]]:
-    """A list that gets the number of a signal that asks to stop; a second Ctrl-C stops at once."""
+def stop_requests(after: str = "this epoch") -> Iterator[list[int]]:
+    """A list that gets the number of a signal that asks to stop; a second Ctrl-C stops at once.
+
+    `after` says what is finished before.
+    """
     received: list[int] = []
 
     def note(number: int, frame: Any) -> None:
@@ -93,7 +96,7 @@ def stop_requests() -> Iterator[list[int]]:
             raise KeyboardInterrupt
         received.append(number)
         if sys.stderr.isatty():
-            print("stopping after this epoch (Ctrl-C again: at once)", file=sys.stderr)
+            print(f"stopping after {after} (Ctrl-C again: at once)", file=sys.stderr)
 
     if threading.current_thread() is not threading.main_thread():
         yield received  # only the main thread may handle signals
@@ -178,7 +181,7 @@ def _refuse_divergence(
         step = int(bad.any(axis=0).argmax())
         replica = int(bad[:, step].argmax())
         update = (epoch - 1) * losses.shape[1] + step + 1
-        raise _diverged(
+        raise diverged(
             f"the loss of {labels[replica]} is {losses[replica, step]} at update {update} "
             f"(epoch {epoch})",
             checkpoints,
@@ -193,12 +196,13 @@ def _refuse_broken_parameters(
         broken = ~np.isfinite(leaf).reshape(len(labels), -1).all(axis=1)
         if broken.any():
             name = labels[int(broken.argmax())]
-            raise _diverged(
+            raise diverged(
                 f"a parameter of {name} is no finite number after epoch {epoch}", checkpoints
             )
 
 
-def _diverged(what: str, checkpoints: Path) -> UserError:
+def diverged(what: str, checkpoints: Path, unit: str = "epoch") -> UserError:
+    """The error that says what is no number any more, and which epoch, or other unit, is kept."""
     saved = checkpoint.latest(checkpoints)
-    kept = "nothing was saved yet" if saved is None else f"epoch {saved} is kept in {checkpoints}"
+    kept = "nothing was saved yet" if saved is None else f"{unit} {saved} is kept in {checkpoints}"
     return UserError(f"{what}; {kept}; a smaller --optim.learning-rate may help")

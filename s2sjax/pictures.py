@@ -173,8 +173,9 @@ def share_by(
             for category in sorted(groups[arm], key=places.__getitem__):
                 dots = groups[arm][category]
                 x, mean = places[category] + slot * (i + 0.5) - 0.38, float(np.mean(dots))
-                axes.plot([x] * len(dots), dots, ".", color=colour, alpha=0.5, ms=6, mew=0)
-                axes.plot((x - 0.42 * slot, x + 0.42 * slot), (mean, mean), color=colour, lw=3)
+                whole = {"color": colour, "clip_on": False, "zorder": 3}  # at 0 too
+                axes.plot([x] * len(dots), dots, ".", alpha=0.5, ms=6, mew=0, **whole)
+                axes.plot((x - 0.42 * slot, x + 0.42 * slot), (mean, mean), lw=3, **whole)
                 means.append((x, mean))
             axes.plot(*np.array(means).T, color=colour, linewidth=1, alpha=0.5)
             ends.append((arm, colour, *means[-1]))

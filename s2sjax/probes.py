@@ -19,7 +19,7 @@ from s2sjax.errors import UserError
 from s2sjax.group import read_answer
 from s2sjax.metrics import HEADLINE
 from s2sjax.report import MINUS, NONE, Table, quantity, score
-from s2sjax.taskconfig import Addition, Toy
+from s2sjax.taskconfig import Addition, TaskConfig
 from s2sjax.tasks import Pairs
 from s2sjax.tasks.addition import SHORT, AdditionTask
 from s2sjax.trained import BATCH, Models, Questions
@@ -29,7 +29,7 @@ Category = int | str
 
 OVER_SEEDS = "Mean over seeds [95 % bootstrap interval of the mean]."
 
-PLACES = {1: "units", 2: "tens", 3: "hundreds", 4: "thousands"}
+PLACES = {0: "sign", 1: "units", 2: "tens", 3: "hundreds", 4: "thousands"}
 
 
 @dataclass(frozen=True)
@@ -96,13 +96,14 @@ def by_place(written: Written) -> Shares:
     """Share of answers whose character at a place is right, counted from the answer's end.
 
     What was written before the right answer's first character is not counted: 1234 for 234 has
-    three places right of three. A sign stands in the place before the first digit.
+    three places right of three. A minus, wherever it stands, is the place "sign".
     """
     cells: list[tuple[Category, bool, int]] = []
     for seed, (pairs, answers) in enumerate(zip(written.pairs, written.answers, strict=True)):
         for (_, gold), own in zip(pairs, answers, strict=True):
             own = own.rjust(len(gold))
-            cells += [(k, own[-k] == gold[-k], seed) for k in range(1, len(gold) + 1)]
+            for k, right in enumerate(reversed(gold), start=1):
+                cells.append((0 if right == "-" else k, own[-k] == right, seed))
     return _shares(cells, len(written.right), lambda k: PLACES.get(k, f"place {k}"))
 
 
@@ -268,7 +269,7 @@ def edge_table(named: Mapping[str, tuple[str, str]], arms: Mapping[str, Written]
     )
 
 
-def can_exhaust(task: Addition | Toy) -> bool:
+def can_exhaust(task: TaskConfig) -> bool:
     """Whether all questions of a task can be asked: sums of two operands of up to three digits."""
     return (
         isinstance(task, Addition) and (task.operator, task.terms) == ("+", 2) and task.digits <= 3

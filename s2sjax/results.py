@@ -66,9 +66,11 @@ def load_results(path: str | os.PathLike[str]) -> Results:
         _check(results)
     except FileNotFoundError:
         raise UserError(f"{path} does not exist: run the experiment that writes it.") from None
-    except (OSError, ValueError) as error:  # ValueError: not UTF-8, not JSON, or _check's
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}") from error
+    except ValueError as error:  # not UTF-8, not JSON, or _check's
         raise UserError(
-            f"{path} cannot be used, {error}: delete it and give the same command again."
+            f"{path} cannot be used, {error}: restore it, or delete it and run the experiment again"
         ) from error
     return results
 

@@ -142,6 +142,11 @@ def _bias(u, bn):
     return u + jnp.broadcast_to(everywhere, u.shape)
 
 
+def _product(h, kept, wh, precision):
+    """The recurrent product; of the hidden state only what dropout has `kept`, if it is on."""
+    return matmul(h if kept is None else h * kept, wh, precision)
+
+
 def _keep(mask, new: Carry, old: Carry) -> Carry:
     """The new carry where `mask` is true, else the old one; no mask keeps all of the new."""
     if mask is None:
@@ -161,9 +166,10 @@ def rnn_step(
     z: Float[Array, "batch gates"],
     carry: Carry,
     precision: Precision = "float32",
+    kept: Float[Array, "batch hidden"] | None = None,
 ) -> Carry:
-    """One step from the projected input ``z = x wx + b``."""
-    u = _bias(matmul(carry.h, weights.wh, precision), weights.bn)
+    """One step from the projected input ``z = x wx + b``; `kept` as in `rnn_scan`."""
+    u = _bias(_product(carry.h, kept, weights.wh, precision), weights.bn)
     return _CELLS[cell].forward(z, u, carry)[0]
 
 
@@ -178,12 +184,12 @@ class _Saved(NamedTuple):
     mask: Any  # [time, batch] or None
 
 
-def _forward(cell, precision, unroll, weights, z, carry, mask):
+def _forward(cell, precision, unroll, weights, z, carry, mask, kept):
     """Run the loop over time-major `z`: the last carry, hidden states, and what to save."""
 
     def step(before, now):
         z, mask = now
-        u = _bias(matmul(before.h, weights.wh, precision), weights.bn)
+        u = _bias(_product(before.h, kept, weights.wh, precision), weights.bn)
         new, saved = _CELLS[cell].forward(z, u, before)
         after = _keep(mask, new, before)
         return after, (after.h, _Saved(saved, before, mask))
@@ -192,19 +198,19 @@ def _forward(cell, precision, unroll, weights, z, carry, mask):
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
-def _scan(cell, precision, unroll, weights, z, carry, mask):
+def _scan(cell, precision, unroll, weights, z, carry, mask, kept):
     """Time-major layer from a given carry: (last carry, hidden states)."""
-    last, (hidden, _) = _forward(cell, precision, unroll, weights, z, carry, mask)
+    last, (hidden, _) = _forward(cell, precision, unroll, weights, z, carry, mask, kept)
     return last, hidden
 
 
-def _scan_forward(cell, precision, unroll, weights, z, carry, mask):
-    last, (hidden, saved) = _forward(cell, precision, unroll, weights, z, carry, mask)
-    return (last, hidden), (weights, saved)
+def _scan_forward(cell, precision, unroll, weights, z, carry, mask, kept):
+    last, (hidden, saved) = _forward(cell, precision, unroll, weights, z, carry, mask, kept)
+    return (last, hidden), (weights, saved, kept)
 
 
 def _scan_backward(cell, precision, unroll, residuals, gradients):
-    (wh, bn), saved = residuals
+    (wh, bn), saved, kept = residuals
     d_last, d_hidden = gradients
     equations = _CELLS[cell]
 
@@ -214,6 +220,7 @@ def _scan_backward(cell, precision, unroll, residuals, gradients):
         d_new = _keep(s.mask, d_after, jax.tree.map(jnp.zeros_like, d_after))
         dz, d_before = equations.backward(s.step, s.before, d_new)
         d_h = matmul(equations.recurrent(s.step, dz), wh.T, precision)
+        d_h = d_h if kept is None else d_h * kept
         d_before = Carry(d_before.c, d_before.h + d_h)
         if s.mask is not None:  # a masked step passed its carry on, and so its gradient
             d_before = _keep(s.mask, d_before, d_after)
@@ -222,9 +229,10 @@ def _scan_backward(cell, precision, unroll, residuals, gradients):
     d_carry, dz = jax.lax.scan(step, d_last, (d_hidden, saved), reverse=True, unroll=unroll)
     hidden, gates = wh.shape
     du = equations.recurrent(saved.step, dz).reshape(-1, gates)
-    dwh = matmul(saved.before.h.reshape(-1, hidden).T, du, precision)
+    h = saved.before.h if kept is None else saved.before.h * kept[None]
+    dwh = matmul(h.reshape(-1, hidden).T, du, precision)
     d_weights = Weights(dwh, None if bn is None else du[:, -hidden:].sum(0))
-    return d_weights, dz, d_carry, None
+    return d_weights, dz, d_carry, None, None
 
 
 _scan.defvjp(_scan_forward, _scan_backward)
@@ -236,6 +244,7 @@ def rnn_scan(
     z: Float[Array, "batch time gates"],
     carry: Carry | None = None,
     mask: Bool[Array, "batch time"] | None = None,
+    kept: Float[Array, "batch hidden"] | None = None,
     *,
     precision: Precision = "float32",
     unroll: int = 1,
@@ -248,6 +257,8 @@ def rnn_scan(
         z: projected inputs ``x wx + b``.
         carry: the state to start from; None is zero, without the first step's matrix product.
         mask: false where a step is to leave the carry as it is; None keeps every step.
+        kept: what the hidden state is multiplied with where it enters the recurrent product, the
+            same at every step (dropout); it has no gradient.
         precision: of the recurrent matrix products.
         unroll: steps an iteration of the compiled loop does.
 
@@ -256,13 +267,13 @@ def rnn_scan(
     """
     z, mask = jnp.swapaxes(z, 0, 1), None if mask is None else mask.T
     if carry is not None:
-        last, hidden = _scan(cell, precision, unroll, weights, z, carry, mask)
+        last, hidden = _scan(cell, precision, unroll, weights, z, carry, mask, kept)
         return last, jnp.swapaxes(hidden, 0, 1)
     zero = zero_carry(cell, z[0])
     first_mask, rest_mask = (None, None) if mask is None else (mask[0], mask[1:])
     u = _bias(jnp.zeros_like(z[0]), weights.bn)
     first = _keep(first_mask, _CELLS[cell].forward(z[0], u, zero)[0], zero)
-    last, hidden = _scan(cell, precision, unroll, weights, z[1:], first, rest_mask)
+    last, hidden = _scan(cell, precision, unroll, weights, z[1:], first, rest_mask, kept)
     return last, jnp.swapaxes(jnp.concatenate([first.h[None], hidden]), 0, 1)
 
 
@@ -322,11 +333,17 @@ class Recurrent(nn.Module):
         z: Float[Array, "batch time gates"],
         carry: Carry | None = None,
         mask: Bool[Array, "batch time"] | None = None,
+        kept: Float[Array, "batch hidden"] | None = None,
     ) -> tuple[Carry, Float[Array, "batch time hidden"]]:
         """`rnn_scan` with these parameters."""
         settings = {"precision": self.precision, "unroll": self.unroll}
-        return rnn_scan(self.cell, self.weights, z, carry, mask, **settings)
+        return rnn_scan(self.cell, self.weights, z, carry, mask, kept, **settings)
 
-    def step(self, z: Float[Array, "batch gates"], carry: Carry) -> Carry:
+    def step(
+        self,
+        z: Float[Array, "batch gates"],
+        carry: Carry,
+        kept: Float[Array, "batch hidden"] | None = None,
+    ) -> Carry:
         """`rnn_step` with these parameters."""
-        return rnn_step(self.cell, self.weights, z, carry, self.precision)
+        return rnn_step(self.cell, self.weights, z, carry, self.precision, kept)

@@ -42,7 +42,7 @@ PLACES = "uthk"
 def input_weights(model: Seq2Seq) -> Float[Array, "vocab gates"]:
     """What each symbol's entry of a one-hot input adds to the encoder's projected input."""
     symbols = jnp.arange(model.vocab_size, dtype=jnp.int32)
-    return model.encoder.project(symbols) - model.encoder.cell.b[None]
+    return model.encoder.project(symbols) - model.encoder.bias[None]
 
 
 def sensitivity(

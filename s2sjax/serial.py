@@ -85,5 +85,6 @@ def differences(ours: Mapping[str, Any], theirs: Mapping[str, Any], prefix: str 
         if isinstance(a, Mapping) and isinstance(b, Mapping):
             found += differences(a, b, f"{prefix}{name}.")
         elif a != b:
-            found.append(f"{prefix}{name}: {a} -> {b}")
+            here, there = ("{…}" if isinstance(x, Mapping) else x for x in (a, b))  # one line
+            found.append(f"{prefix}{name}: {here} -> {there}")
     return found

@@ -13,6 +13,7 @@ from jaxtyping import Array, Float, Int, Key
 from s2sjax.config import Optimiser, Training
 from s2sjax.data import Batch, Examples, epoch_order, in_batches, take
 from s2sjax.decode import Decoded, Greedy, Policy, decode
+from s2sjax.dropout import Noise, fold
 from s2sjax.losses import token_losses, weighted_mean
 from s2sjax.metrics import Count, argmax, scores
 from s2sjax.models import Seq2Seq
@@ -22,6 +23,7 @@ from s2sjax.vocab import NO_SYMBOL, padding_mask
 Params = Any
 
 _DRAWS = 2**31 - 1  # a stream of the key that no epoch is
+_NOISE = 2**31 - 2  # a stream of an update's draws
 
 
 class Best(flax.struct.PyTreeNode):
@@ -112,14 +114,15 @@ class Trainer:
         Args:
             params: the model's parameters.
             batch: examples and their weights.
-            key: decides what is fed where gold symbols are not.
+            key: decides what is dropped, and what is fed where gold symbols are not.
             forcing: chance that a gold symbol is fed.
         """
         source, target = batch.examples
+        noise = jax.random.fold_in(key, _NOISE) if self.model.config.noisy else None
         if self.training.always_forced:
-            logits = self.apply(params, source, target[:, :-1])
+            logits = self.apply(params, source, target[:, :-1], noise)
         else:
-            logits = self.partly_forced(params, source, target[:, :-1], key, forcing)
+            logits = self.partly_forced(params, source, target[:, :-1], key, forcing, noise)
         losses = token_losses(logits, target[:, 1:], self.training.label_smoothing)
         return weighted_mean(losses, self.scored(target, batch.weight))
 
@@ -130,28 +133,31 @@ class Trainer:
         target_in: Int[Array, "batch target_time"],
         key: Key[Array, ""],
         forcing: Float[Array, ""] | float,
+        noise: Noise = None,
     ) -> Float[Array, "batch target_time vocab"]:
         """Logits where each fed symbol is gold with chance `forcing`, else the model's own draw.
 
         Bengio et al. (2015), "Scheduled sampling": drawn for every token; no gradient goes through
         a draw. The first symbol fed is always the target's.
         """
-        encoding = self.apply(params, source, method=Seq2Seq.encode)
+        encoding = self.apply(params, source, noise, method=Seq2Seq.encode)
 
         def step(before, now):
             carry, own = before
-            gold, key = now
+            gold, key, time = now
             key_forced, key_own = jax.random.split(key)
             forced = jax.random.bernoulli(key_forced, forcing, own.shape) | (own < 0)
             token = jnp.where(forced, gold, own)
-            carry, logits = self.apply(params, carry, token, encoding, method=Seq2Seq.step)
+            carry, logits = self.apply(
+                params, carry, token, encoding, fold(noise, time), method=Seq2Seq.step
+            )
             own = jax.random.categorical(key_own, jax.lax.stop_gradient(logits))
             return (carry, own.astype(jnp.int32)), logits
 
         time_major = target_in.T
         start = (encoding.carry, jnp.full_like(time_major[0], NO_SYMBOL))
         keys = jax.random.split(key, time_major.shape[0])
-        _, logits = jax.lax.scan(step, start, (time_major, keys))
+        _, logits = jax.lax.scan(step, start, (time_major, keys, jnp.arange(keys.size)))
         return jnp.swapaxes(logits, 0, 1)
 
     def forcing(self, update: Int[Array, ""]) -> Float[Array, ""] | float:

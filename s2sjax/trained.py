@@ -20,6 +20,7 @@ from s2sjax.decode import Greedy
 from s2sjax.errors import UserError
 from s2sjax.group import Group
 from s2sjax.losses import token_losses
+from s2sjax.models import Seq2Seq
 from s2sjax.replicas import AXIS, lift, spread, stack
 from s2sjax.results import load_results
 from s2sjax.tasks import Pairs
@@ -34,7 +35,12 @@ Questions = Mapping[str, Sequence[Pairs]]
 
 def load_ablation(workdir: Path) -> Ablation:
     """The ablation that a workdir holds the results of; raises UserError where there is none."""
-    return Ablation.from_config(load_results(workdir / "results.json")["config"])
+    path = workdir / "results.json"
+    results = load_results(path)
+    try:
+        return Ablation.from_config(results["config"])
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
 
 
 class Answers(NamedTuple):
@@ -56,6 +62,7 @@ class _Programs(NamedTuple):
 
     decode: Any
     force: Any
+    align: Any
 
 
 @lru_cache(maxsize=32)
@@ -76,7 +83,12 @@ def _programs(trainer: Trainer, mesh: Mesh) -> _Programs:
         losses = token_losses(logits, examples.target[:, 1:])
         return -(losses * scored(examples)).sum(axis=1)
 
-    return _Programs(lift(decode, mesh), lift(force, mesh))
+    def align(params: Params, examples: Examples) -> jax.Array:
+        encoding = trainer.apply(params, examples.source, method=Seq2Seq.encode)
+        target_in = examples.target[:, :-1]
+        return trainer.apply(params, encoding, target_in, method=Seq2Seq.write_aligned)[1]
+
+    return _Programs(lift(decode, mesh), lift(force, mesh), lift(align, mesh))
 
 
 def _shapes(group: Group) -> Any:
@@ -130,6 +142,11 @@ class Trained:
         """Log probability of the right answers, their symbols given one by one, in nats."""
         log_probs = self._in_batches(self._programs.force, questions)
         return {arm: log_probs[rows] for arm, rows in self._rows.items()}
+
+    def align(self, questions: Questions) -> dict[str, Float[np.ndarray, "seeds n target source"]]:
+        """How each step to the right answer looks at the source; for models with attention."""
+        alignments = self._in_batches(self._programs.align, questions)
+        return {arm: alignments[rows] for arm, rows in self._rows.items()}
 
     @property
     def _programs(self) -> _Programs:
@@ -214,6 +231,11 @@ class Models:
     def force(self, questions: Questions) -> dict[str, Float[np.ndarray, "seeds n"]]:
         """Log probability of the right answers, their symbols given one by one, in nats."""
         parts = [p.force(questions) for p in self.only(questions).programs]
+        return {arm: part[arm] for arm in questions for part in parts if arm in part}
+
+    def align(self, questions: Questions) -> dict[str, Float[np.ndarray, "seeds n target source"]]:
+        """How each step to the right answer looks at the source; for arms with attention."""
+        parts = [p.align(questions) for p in self.only(questions).programs]
         return {arm: part[arm] for arm in questions for part in parts if arm in part}
 
 

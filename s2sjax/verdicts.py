@@ -1,8 +1,9 @@
 """What was claimed against what happened: published figures, predictions, times to a threshold.
 
-A published figure is one run's, so it is held against where one more of our seeds would fall. A
-prediction is about a paired difference and is held against that difference's interval. A run may
-still be growing: what it does not hold yet is a dash, and judged "not run yet".
+A published figure is one run's, so it is held against where one more of our seeds would fall; of a
+preset without results it is "not run yet". A prediction is about a paired difference and is held
+against that difference's interval and, where it tells a direction, a test corrected for how many
+there are.
 """
 
 from collections.abc import Collection, Sequence
@@ -10,7 +11,6 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 from s2sjax.report import (
-    MINUS,
     NONE,
     Table,
     difference,
@@ -21,12 +21,15 @@ from s2sjax.report import (
     score,
 )
 from s2sjax.results import Results, by_seed, series
-from s2sjax.stats import Comparison, caution, compare, prediction
+from s2sjax.stats import Comparison, caution, compare, holm, prediction, smallest_p
 
 Split = Literal["train", "dev", "test"]
 Verdict = Literal["held", "failed", "open"]
+Expect = Literal["equal", "greater", "less"]
 
 LATER = "not run yet"
+LEVEL = 0.05
+"""Largest p, corrected, with which a predicted direction has held or failed."""
 
 
 # --- published figures ------------------------------------------------------------------------
@@ -37,7 +40,8 @@ class Published(NamedTuple):
 
     Attributes:
         label: whose figure, of what.
-        value: a fraction, or nats if the metric is a loss; None where nobody published one.
+        value: a fraction, or nats if the metric is a loss; None where nobody published one, so
+            that there is no source.
         arm: our arm.
         metric: our metric.
         split: where ours is measured.
@@ -45,8 +49,8 @@ class Published(NamedTuple):
         source: where it was printed, in short words.
         setting: under which settings, theirs or both, in short words.
         reason: the likely reason if it lies outside, in short words.
-        decimals: as many as were printed of a per cent (a loss is taken to have four). The figure
-            stands for everything that rounds to it.
+        decimals: as many as were printed, of a per cent or of nats. The figure stands for
+            everything that rounds to it.
     """
 
     label: str
@@ -67,17 +71,17 @@ def published_table(
     """Published figures beside our seeds: a row each, of one results file or of several.
 
     Args:
-        pairs: a figure, and the results it is held against (None: there is no such file yet).
+        pairs: a figure, and the results it is held against (None: there are none yet).
         title: of the table; the metric is added to it if there is but one, else to the rows.
 
     Raises:
-        ValueError: an arm that was run lacks the metric or the epoch, or ends at different epochs.
+        ValueError: the arm lacks the metric or the epoch, or ends at different epochs.
     """
     metrics = [p.metric for _, p in pairs]
     rows = []
     for results, p in pairs:
-        what = p.label + (f" ({p.source})" if p.source else "")
-        said = NONE if p.value is None else quantity(p.value, p.metric, decimals=p.decimals)
+        known = p.source and p.value is not None
+        what = f"{p.label} ({p.source})" if known else p.label
         where = [p.setting, f"{p.split} set" if p.split != "test" else ""]
         if p.epoch is not None:
             where.append("best epoch" if p.epoch == "best" else f"epoch {p.epoch}")
@@ -86,7 +90,7 @@ def published_table(
         rows.append(
             (
                 _words(what, p.metric, metrics),
-                said,
+                _printed(p),
                 score(seeds, p.metric) if seeds else NONE,
                 str(len(seeds)) if seeds else NONE,
                 NONE if more is None else _possible(*more, p.metric),
@@ -107,8 +111,8 @@ def published_table(
 
 
 def _ours(results: Results | None, p: Published) -> list[float]:
-    """Our values, in seed order; none where the arm (or the epoch) has not been run yet."""
-    if results is None or not _has_run(results, p.arm, p.split):
+    """Our values, in seed order; none where there are no results."""
+    if results is None:
         return []
     if p.epoch is None:
         return [*by_seed(results, p.arm, p.metric, p.split).values()]
@@ -117,14 +121,21 @@ def _ours(results: Results | None, p: Published) -> list[float]:
         best = min if is_loss(p.metric) else max
         return [best(curve.values()) for curve in curves.values()]
     lacking = [seed for seed, curve in curves.items() if p.epoch not in curve]
-    if not lacking:
-        return [curve[p.epoch] for curve in curves.values()]
-    if all(max(curve) < p.epoch for curve in curves.values()):
-        return []
-    raise ValueError(
-        f"Seeds {lacking} of arm {p.arm!r} have no {p.metric!r} on {p.split!r} at epoch {p.epoch}; "
-        f"there are epochs {sorted(set().union(*curves.values()))}."
-    )
+    if lacking:
+        raise ValueError(
+            f"Seeds {lacking} of arm {p.arm!r} have no {p.metric!r} on {p.split!r} at epoch "
+            f"{p.epoch}; there are epochs {sorted(set().union(*curves.values()))}."
+        )
+    return [curve[p.epoch] for curve in curves.values()]
+
+
+def _printed(p: Published) -> str:
+    """A figure with as many decimals as were printed."""
+    if p.value is None:
+        return NONE
+    if is_loss(p.metric):
+        return f"{p.value:.{p.decimals}f}"
+    return quantity(p.value, p.metric, decimals=p.decimals)
 
 
 def _against(p: Published, more: tuple[float, float] | None) -> str:
@@ -133,7 +144,7 @@ def _against(p: Published, more: tuple[float, float] | None) -> str:
         return "new"
     if more is None:
         return "one seed: no spread"
-    rounding = 0.5 * 10.0 ** -(4 if is_loss(p.metric) else p.decimals + 2)
+    rounding = 0.5 * 10.0 ** -(p.decimals if is_loss(p.metric) else p.decimals + 2)
     low, high = more
     if low - rounding <= p.value <= high + rounding:
         return "inside the seed spread"
@@ -152,7 +163,7 @@ def _possible(low: float, high: float, metric: str) -> str:
 
 @dataclass(frozen=True)
 class Prediction:
-    """What was expected of a paired difference ``a - b`` before it was measured.
+    """What was expected of a paired difference ``a - b``.
 
     Attributes:
         claim: in words.
@@ -160,43 +171,59 @@ class Prediction:
         b: the arm it is compared with.
         metric: at the last epoch, on the test split.
         expect: how ``a`` compares with ``b``.
-        margin: a fraction (nats if the metric is a loss), not negative. "equal": the difference
-            lies within -+margin; "greater": it is above +margin; "less": below -margin.
-        why: the mechanism, in words.
+        margin: of "equal": the difference lies within -+margin, a fraction (nats if the metric is a
+            loss), not negative. A direction has none.
     """
 
     claim: str
     a: str
     b: str
     metric: str
-    expect: Literal["equal", "greater", "less"]
+    expect: Expect
     margin: float = 0.0
-    why: str = ""
 
     def __post_init__(self) -> None:
         if not 0 <= self.margin < float("inf"):
             raise ValueError(f"A margin is a number from 0 on, but {self.claim!r}: {self.margin}.")
+        if self.margin and self.expect != "equal":
+            raise ValueError(f"A direction has no margin, but {self.claim!r}: {self.margin}.")
 
 
 class Judgement(NamedTuple):
-    """What came of a prediction; the numbers are those of `stats.Comparison`."""
+    """What came of a prediction; p is a direction's, corrected, and `told` the verdict in words."""
 
-    difference: float
-    ci95: tuple[float, float] | None
-    n: int
+    comparison: Comparison
     p: float | None
     verdict: Verdict
+    told: str
 
 
-def judge(results: Results, prediction: Prediction) -> Judgement:
-    """Holds a prediction against the seeds that both arms have.
+def judge(results: Results, predictions: Sequence[Prediction]) -> list[Judgement]:
+    """Holds predictions against the seeds that both arms of each have.
+
+    A direction has held or failed where its interval says so (`verdict_of`) and its sign-flip p,
+    by Holm's correction for all directions here, is at most `LEVEL`. With so few seeds that no p
+    can be, nothing is decided.
 
     Raises:
         ValueError: an arm has no such records, or they share no seed.
     """
-    c = paired(results, prediction.a, prediction.b, prediction.metric)
-    verdict = verdict_of(c.ci95, prediction.expect, prediction.margin)
-    return Judgement(c.mean_difference, c.ci95, c.n, c.p_sign_flip, verdict)
+    compared = [paired(results, p.a, p.b, p.metric) for p in predictions]
+    directed = {
+        i: c.p_sign_flip
+        for i, (p, c) in enumerate(zip(predictions, compared, strict=True))
+        if p.expect != "equal" and c.p_sign_flip is not None
+    }
+    corrected = dict(zip(directed, holm([*directed.values()]), strict=True))
+    judged = []
+    for i, (p, c) in enumerate(zip(predictions, compared, strict=True)):
+        least, tests = smallest_p(c.n), len(directed) if i in directed else 1
+        undecided = least > LEVEL or corrected.get(i, 0.0) > LEVEL
+        verdict = "open" if undecided else verdict_of(c.ci95, p.expect, p.margin)
+        few = verdict == "open" and least * tests > LEVEL
+        told = "open: too few seeds" if few else _said(verdict, p)
+        judged.append(Judgement(c, corrected.get(i), verdict, told))
+    return judged
 
 
 def paired(results: Results, a: str, b: str, metric: str) -> Comparison:
@@ -214,9 +241,7 @@ def paired(results: Results, a: str, b: str, metric: str) -> Comparison:
     return compare(a, b, metric, [values_a[s] for s in shared], [values_b[s] for s in shared])
 
 
-def verdict_of(
-    ci95: tuple[float, float] | None, expect: Literal["equal", "greater", "less"], margin: float
-) -> Verdict:
+def verdict_of(ci95: tuple[float, float] | None, expect: Expect, margin: float = 0.0) -> Verdict:
     """What an interval of ``a - b`` says about an expectation.
 
     Returns:
@@ -232,7 +257,7 @@ def verdict_of(
     if expect == "equal":
         held, failed = -margin <= low and high <= margin, low > margin or high < -margin
     else:
-        held, failed = low > margin, high <= margin
+        held, failed = low > 0, high <= 0
     return "held" if held else "failed" if failed else "open"
 
 
@@ -247,38 +272,34 @@ def prediction_table(
         title: of the table; the metric is added to it if there is but one, else to the rows.
 
     Raises:
-        ValueError: an arm that was run lacks the metric, or two arms share no seed.
+        ValueError: an arm lacks the metric, or two arms share no seed.
     """
     metrics = [p.metric for p in predictions]
-    rows, counts = [], []
-    for p in predictions:
-        claim = _words(p.claim + (f" ({p.why})" if p.why else ""), p.metric, metrics)
-        if not all(_has_run(results, arm, "test") for arm in (p.a, p.b)):
-            rows.append((claim, p.a, p.b, NONE, NONE, NONE, LATER))
-            continue
-        c = paired(results, p.a, p.b, p.metric)
-        counts.append(c.n)
-        rows.append(
-            (
-                claim,
-                f"{p.a}, {quantity(c.mean_a, p.metric)}",
-                f"{p.b}, {quantity(c.mean_b, p.metric)}",
-                difference(c.mean_difference, c.ci95, p.metric),
-                str(c.n),
-                NONE if c.p_sign_flip is None else f"{c.p_sign_flip:.2g}",
-                _said(verdict_of(c.ci95, p.expect, p.margin), p),
-            )
+    judged = judge(results, predictions)
+    rows = [
+        (
+            _words(p.claim, p.metric, metrics),
+            f"{p.a}, {quantity(c.mean_a, p.metric)}",
+            f"{p.b}, {quantity(c.mean_b, p.metric)}",
+            difference(c.mean_difference, c.ci95, p.metric),
+            str(c.n),
+            *(NONE if x is None else f"{x:.2g}" for x in (c.p_sign_flip, corrected)),
+            told,
         )
+        for p, (c, corrected, _, told) in zip(predictions, judged, strict=True)
+    ]
+    directions = sum(p.expect != "equal" for p in predictions)
     note = (
         "Paired by seed. Difference a − b of the means, of percentages in points, [95 % bootstrap "
-        "interval]; two-sided sign-flip p, not corrected for the number of predictions. Held: the "
-        "interval lies wholly where it was predicted; failed: no part of it does; open: a part, so "
-        "that the seeds cannot tell."
+        "interval]; two-sided sign-flip p, and the same by Holm's correction for the "
+        f"{directions} directions predicted here. Held: the interval lies wholly where it was "
+        "predicted; failed: no part of it does; a direction needs a corrected p of at most "
+        f"{LEVEL:g} as well. Open: the seeds cannot tell."
     )
-    warning = caution(min(counts)) if counts else None
+    warning = caution(min(j.comparison.n for j in judged)) if judged else None
     return Table(
         title=_title(title, metrics),
-        headers=("prediction", "a", "b", "difference", "n", "p", "verdict"),
+        headers=("prediction", "a", "b", "difference", "n", "p", "p, Holm", "verdict"),
         rows=tuple(rows),
         note=f"{note} {warning}" if warning else note,
     )
@@ -289,13 +310,18 @@ def _said(verdict: Verdict, p: Prediction) -> str:
     if p.expect == "equal":
         place = f"within ±{number(p.margin, p.metric)}"
     else:
-        side, sign = ("above", "+") if p.expect == "greater" else ("below", MINUS)
-        place = f"{side} {sign + number(p.margin, p.metric) if p.margin else '0'}"
+        place = "above 0" if p.expect == "greater" else "below 0"
     told = {"held": place, "failed": f"not {place}", "open": f"{place} or not"}
     return f"{verdict}: {told[verdict]}"
 
 
 # --- time to a threshold ----------------------------------------------------------------------
+
+MEDIAN = (
+    "Median: the epoch by which half of the seeds had it; a dash in its place: fewer than half "
+    "ever did."
+)
+"""What `times` tells, for the note under a table."""
 
 
 def epochs_to(
@@ -325,15 +351,13 @@ def threshold_table(
     """How soon each arm reaches each threshold: a row a threshold and arm.
 
     Raises:
-        ValueError: an arm that was run lacks the metric.
+        ValueError: an arm has no such records.
     """
     rows = []
     for threshold in thresholds:
         for arm in arms:
-            cells = (NONE, NONE, NONE)
-            if _has_run(results, arm, split):
-                cells = _times([*epochs_to(results, arm, metric, threshold, split).values()])
-            rows.append((arm, quantity(threshold, metric), *cells))
+            reached = epochs_to(results, arm, metric, threshold, split).values()
+            rows.append((arm, quantity(threshold, metric), *times([*reached])))
     return Table(
         title=f"Epochs to a threshold: {metric_name(metric)}, {split} set",
         headers=(
@@ -344,14 +368,11 @@ def threshold_table(
             "median epoch [lowest to highest]",
         ),
         rows=tuple(rows),
-        note=(
-            "The first evaluated epoch at which the threshold was reached. Median: the epoch by "
-            "which half of the n seeds had; a dash in its place: fewer than half ever did."
-        ),
+        note=f"The first evaluated epoch at which the threshold was reached. {MEDIAN}",
     )
 
 
-def _times(epochs: Sequence[int | None]) -> tuple[str, str, str]:
+def times(epochs: Sequence[int | None]) -> tuple[str, str, str]:
     """Cells: n, how many reached it, the median with its range; those that never did come last."""
     n, reached = len(epochs), sorted(epoch for epoch in epochs if epoch is not None)
     if not reached:
@@ -363,10 +384,6 @@ def _times(epochs: Sequence[int | None]) -> tuple[str, str, str]:
 
 
 # --- both -------------------------------------------------------------------------------------
-
-
-def _has_run(results: Results, arm: str, split: str) -> bool:
-    return any((r["arm"], r["split"]) == (arm, split) for r in results["records"])
 
 
 def _title(title: str, metrics: Collection[str]) -> str:

@@ -1,9 +1,11 @@
-"""Vocabularies: text to ids and back."""
+"""Vocabularies: text to ids and back; of characters, and what all kinds share."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import SupportsIndex
+from itertools import takewhile
+from typing import Any, SupportsIndex
 
 import numpy as np
 from jaxtyping import Array, Bool, Int
@@ -17,9 +19,99 @@ NO_SYMBOL = -1
 """An id that no symbol has: what is never read, written or scored needs no row in a table."""
 
 
+class Vocabulary(ABC):
+    """Text to ids and back; an id is a position in `symbols`.
+
+    A text is cut into `pieces`, a symbol each, and `join` makes text of symbols again. The special
+    symbols come first: they are known by their ids alone, so that no text is ever read as one.
+    """
+
+    @property
+    def specials(self) -> tuple[str, ...]:
+        """The special symbols in use, in the order of their ids."""
+        return SPECIALS
+
+    @property
+    @abstractmethod
+    def symbols(self) -> tuple[str, ...]:
+        """Every symbol, at the position that is its id."""
+
+    @abstractmethod
+    def pieces(self, text: str) -> list[str]:
+        """What `encode` gives ids to, in order; also that which is unknown."""
+
+    @abstractmethod
+    def join(self, pieces: Iterable[str]) -> str:
+        """The text that is made of pieces."""
+
+    @abstractmethod
+    def to_json(self) -> dict[str, Any]:
+        """As JSON values, from which `vocabularies.from_json` makes an equal vocabulary."""
+
+    @cached_property
+    def _ids(self) -> dict[str, int]:
+        return {s: i for i, s in enumerate(self.symbols) if i >= len(self.specials)}
+
+    @cached_property
+    def _special_ids(self) -> dict[str, int]:
+        return {symbol: i for i, symbol in enumerate(self.specials)}
+
+    def __len__(self) -> int:
+        return len(self.symbols)
+
+    @property
+    def pad_id(self) -> int | None:
+        """Id that fills rows, or None where every row is full."""
+        return self._special_ids.get(PAD)
+
+    @property
+    def bos_id(self) -> int:
+        """Id that starts decoding; a vocabulary without one raises KeyError."""
+        return self._special_ids[BOS]
+
+    @property
+    def eos_id(self) -> int:
+        """Id that ends a sequence; `NO_SYMBOL` where none does and all have full width."""
+        return self._special_ids.get(EOS, NO_SYMBOL)
+
+    @property
+    def unk_id(self) -> int:
+        """Id of what is unknown; `NO_SYMBOL` where that is refused."""
+        return self._special_ids.get(UNK, NO_SYMBOL)
+
+    def unknown(self, text: str) -> Sequence[str]:
+        """The pieces of `text` that the vocabulary lacks, each once."""
+        return [piece for piece in dict.fromkeys(self.pieces(text)) if piece not in self._ids]
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of the pieces of `text`, without specials; an unknown piece becomes the unk id."""
+        ids, unk_id = self._ids, self.unk_id
+        return [ids.get(piece, unk_id) for piece in self.pieces(text)]
+
+    def spell(self, ids: Iterable[SupportsIndex]) -> list[str]:
+        """The symbols of ids, one for each, up to the first end symbol or `NO_SYMBOL`."""
+        ends = (self.eos_id, NO_SYMBOL)
+        return [self.symbols[i] for i in takewhile(lambda i: i not in ends, map(int, ids))]
+
+    def decode(self, ids: Iterable[SupportsIndex]) -> str:
+        """Text up to the first end symbol; pad, bos and `NO_SYMBOL` are left out."""
+        left_out = (NO_SYMBOL, self._special_ids.get(PAD), self._special_ids.get(BOS))
+        return self.join(self.spell(i for i in map(int, ids) if i not in left_out))
+
+    def show(self, i: int) -> str:
+        """One symbol as a person would like to see it."""
+        return "⏎" if i == self.eos_id else visible(self.symbols[i])
+
+
+def visible(text: str) -> str:
+    """A text in which blanks, and what cannot be printed, are seen."""
+    shown = (c if c.isprintable() else repr(c)[1:-1] for c in text)
+    return "".join(shown).replace(" ", "␣")
+
+
 @dataclass(frozen=True)
-class CharacterVocabulary:
-    """Special symbols, then characters; an id is a position in that list.
+class CharacterVocabulary(Vocabulary):
+    """Special symbols, then characters; nothing is cut off or changed.
 
     The notebook's 13 symbols are ``specials=(EOS,)`` and twelve characters: it has no padding and
     no begin symbol, and a class that cannot occur would change its parameter count. So are
@@ -44,31 +136,17 @@ class CharacterVocabulary:
         """Every symbol, at the position that is its id."""
         return (*self.specials, *self.characters)
 
-    @cached_property
-    def _ids(self) -> dict[str, int]:
-        return {symbol: i for i, symbol in enumerate(self.symbols)}
+    def pieces(self, text: str) -> list[str]:
+        """The characters of `text`."""
+        return list(text)
 
-    def __len__(self) -> int:
-        return len(self.symbols)
-
-    @property
-    def pad_id(self) -> int | None:
-        """Id that fills rows, or None where every row is full."""
-        return self._ids.get(PAD)
-
-    @property
-    def bos_id(self) -> int:
-        """Id that starts decoding; a vocabulary without one raises KeyError."""
-        return self._ids[BOS]
-
-    @property
-    def eos_id(self) -> int:
-        """Id that ends a sequence; `NO_SYMBOL` where none does and all have full width."""
-        return self._ids.get(EOS, NO_SYMBOL)
+    def join(self, pieces: Iterable[str]) -> str:
+        """The characters in a row; an unk is '?'."""
+        return "".join("?" if piece == UNK else piece for piece in pieces)
 
     def unknown(self, text: str) -> str:
         """The characters of `text` that the vocabulary lacks, each once."""
-        return "".join(dict.fromkeys(c for c in text if c not in self.characters))
+        return "".join(super().unknown(text))
 
     def encode(self, text: str) -> list[int]:
         """Ids of the characters of `text`, without specials.
@@ -80,22 +158,15 @@ class CharacterVocabulary:
                 f"{text!r} has characters outside the vocabulary: {unknown!r}; "
                 f"it holds {self.characters!r}"
             )
-        return [self._ids[c if c in self.characters else UNK] for c in text]
+        return super().encode(text)
 
-    def decode(self, ids: Iterable[SupportsIndex]) -> str:
-        """Text up to the first end symbol; pad, bos and `NO_SYMBOL` are left out, unk is '?'."""
-        text = []
-        for i in map(int, ids):
-            symbol = PAD if i == NO_SYMBOL else self.symbols[i]
-            if symbol == EOS:
-                break
-            if symbol not in (PAD, BOS):
-                text.append("?" if symbol == UNK else symbol)
-        return "".join(text)
-
-    def show(self, i: int) -> str:
-        """One symbol as a person would like to see it."""
-        return {EOS: "⏎", " ": "␣"}.get(self.symbols[i], self.symbols[i])
+    def to_json(self) -> dict[str, Any]:
+        """As JSON values."""
+        return {
+            "kind": "characters",
+            "characters": self.characters,
+            "specials": list(self.specials),
+        }
 
 
 def padding_mask(ids: Int[Array, "*shape"], pad_id: int | None) -> Bool[Array, "*shape"] | None:

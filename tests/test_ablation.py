@@ -22,7 +22,8 @@ from s2sjax.config import Model, Optimiser, Run, Text, Training
 from s2sjax.errors import Interrupted, UserError
 from s2sjax.fit import Programs, evaluate
 from s2sjax.metrics import HEADLINE
-from s2sjax.results import load_results, values
+from s2sjax.report import score
+from s2sjax.results import by_seed, load_results, values
 from s2sjax.runlog import Workdir
 from s2sjax.taskconfig import Toy
 
@@ -181,6 +182,17 @@ def test_results_say_what_was_measured(finished):
     assert results["seconds"] > 0
 
 
+def test_scores_by_length_add_up_to_the_score_of_all(finished):
+    results = finished[1]
+    group = Ablation(THREE, 2, 5).groups[0]
+    for arm in group.arms:
+        for seed, pairs in enumerate(group.pairs(arm), start=group.first_seed):
+            lengths = Counter(len(question) for question, _ in pairs["test"])
+            by_length = {n: by_seed(results, arm, f"{HEADLINE}/length_{n}")[seed] for n in lengths}
+            mean = sum(n * by_length[length] for length, n in lengths.items()) / lengths.total()
+            assert mean == pytest.approx(by_seed(results, arm, HEADLINE)[seed])
+
+
 def test_every_arm_has_every_score_in_the_order_of_splits(finished):
     records = finished[1]["records"]
     splits = ["dev" if r["metric"] == "epoch_loss" else r["split"] for r in records]
@@ -309,6 +321,18 @@ def test_records_lost_from_before_the_checkpoint_are_named(tmp_path):
         complete(tmp_path)
 
 
+def test_the_scores_of_every_program_but_the_last_are_shown_when_it_is_through(finished):
+    _, results, said = finished
+    first, *others = said.split("compiling")[1:]
+    assert "Program 1, test set" in first
+    assert "Program 2, test set" in others[0]
+    assert "Program 3" not in said  # the report is next
+    exact = values(results, "sorted", HEADLINE)
+    (row,) = [line for line in first.splitlines() if "sorted, 2 seeds" in line]
+    assert score(exact, HEADLINE) in row
+    assert "small" not in first.partition("Program 1")[2].partition("program 2")[0]
+
+
 def test_time_adds_up_over_sittings(finished, tmp_path):
     break_off(tmp_path, in_fit(2, 3, kill))
     clock = tmp_path / "seconds.txt"
@@ -346,6 +370,11 @@ def test_a_seed_and_an_arm_are_the_same_run_whatever_runs_with_them(finished, tm
 
     assert of(other) == of(finished[1])
     assert len(of(other)) > 50
+
+
+def test_arms_that_are_one_run_twice_are_refused():
+    with pytest.raises(UserError, match="arms 'forward' and 'again' have the same settings"):
+        Ablation({**THREE, "again": replace(RUN)}, 2, 5)
 
 
 def test_a_config_that_is_no_ablations_is_refused():

@@ -99,7 +99,7 @@ def test_a_checkpoint_of_another_shape_is_refused(tmp_path):
 def test_a_checkpoint_that_cannot_be_written_is_one_line(tmp_path, capfd):
     mesh = make_mesh(2)
     (tmp_path / "file").touch()
-    with pytest.raises(UserError, match="checkpoint of epoch 4 cannot be written") as caught:
+    with pytest.raises(UserError, match="checkpoint 4 cannot be written") as caught:
         checkpoint.save(tmp_path / "file" / "inside", 4, state(mesh, 0.1))
     assert "\n" not in str(caught.value)
     assert capfd.readouterr().err == ""

@@ -14,9 +14,9 @@ import pytest
 from s2sjax.config import Model, Optimiser, Run, Text, Training
 from s2sjax.errors import LARGEST, UserError
 from s2sjax.serial import config_hash, differences, from_json, to_json
-from s2sjax.taskconfig import Addition, Toy
+from s2sjax.taskconfig import Addition, Dates, NumberWords, Toy
 
-KINDS = [Addition, Toy, Text, Model, Optimiser, Training, Run]
+KINDS = [Addition, Toy, Dates, NumberWords, Text, Model, Optimiser, Training, Run]
 
 ANOTHER = {
     "operands": "any_length",
@@ -33,6 +33,16 @@ ANOTHER = {
     "cell": "gru",
     "decoder": "repeat",
     "hand_over": "hidden",
+    "directions": 2,
+    "attention": "dot",
+    "attend": "feeding",
+    "dropout": 0.25,
+    "context_dropout": 0.25,
+    "recurrent_dropout": 0.25,
+    "locales": "de,fr",
+    "formats": "full",
+    "direction": "to_words",
+    "language": "fr",
     "embed_dim": 16,
     "init": "torch",
     "precision": "bfloat16",
@@ -69,6 +79,9 @@ def neighbours(config: Any) -> Iterator[tuple[str, Any]]:
 RUNS = {
     "addition": Run(),
     "toy": Run(task=Toy()),
+    "dates": Run(task=Dates()),
+    "numbers": Run(task=NumberWords()),
+    "attention": Run(model=Model(attention="general", embed_dim=128, encoder_layers=2)),
     "justified": Run(text=Text(justify="left", lag=3)),
 }
 REPEAT = Run(text=Text(start="nothing"), model=Model(decoder="repeat"))
@@ -253,7 +266,7 @@ def test_a_task_is_known_by_the_settings_it_has_and_is_addition_where_both_have_
     "task", [{"nonsense": 3}, {"digits": 3, "kind": "sort"}, to_json(Addition()) | to_json(Toy())]
 )
 def test_settings_of_no_task_are_refused_with_the_tasks_there_are(task):
-    message = r"^config.task has the settings of none of: Addition, Toy$"
+    message = r"^config.task has the settings of none of: Addition, Toy, Dates, NumberWords$"
     with pytest.raises(UserError, match=message):
         from_json(Run, through_json(Run()) | {"task": task})
 
@@ -325,10 +338,17 @@ RANGES = [
     (Toy, "symbols", 1, 26),
     *((Toy, name, 1, None) for name in ("min_length", "max_length")),
     *((Toy, name, 1, LARGEST) for name in ("train", "dev", "test")),
+    (Toy, "longer", 0, 1_000),
+    *((Dates, name, 1, LARGEST) for name in ("train", "dev", "test")),
+    *((Dates, name, 1_000, 9_999) for name in ("first_year", "last_year")),
+    *((NumberWords, name, 1, LARGEST) for name in ("train", "dev", "test")),
+    (NumberWords, "largest", 100, 999_999),
     (Text, "lag", 0, 1_000),
+    *((Model, name, 0.0, 0.99) for name in ("dropout", "recurrent_dropout")),
+    (Model, "context_dropout", 0.0, 0.99),
     *((Model, name, 1, LARGEST) for name in ("hidden_size", "embed_dim", "unroll")),
     *((Model, name, 1, 100) for name in ("encoder_layers", "decoder_layers")),
-    *((Optimiser, name, 0.0, 1.0 * LARGEST) for name in ("learning_rate", "epsilon", "clip")),
+    *((Optimiser, name, 0.0, 1.0 * LARGEST) for name in ("learning_rate", "epsilon")),
     (Optimiser, "warmup", 0, LARGEST),
     *(
         (Training, name, 1, LARGEST)
@@ -345,6 +365,18 @@ RANGES = [
 ]
 
 
+BESIDE = {
+    "first_year": {"last_year": 9_999},
+    "last_year": {"first_year": 1_000},
+    "context_dropout": {"attention": "dot"},
+}
+"""Settings without which a number cannot go as far as it may."""
+
+
+def with_number(kind: type, name: str, value: float) -> Any:
+    return kind(**BESIDE.get(name, {}), **{name: value})
+
+
 def test_every_number_has_a_range():
     hints = {kind: typing.get_type_hints(kind) for kind in KINDS}
     numbers = {
@@ -353,15 +385,15 @@ def test_every_number_has_a_range():
         for name, hint in hints[kind].items()
         if {hint, *typing.get_args(hint)} & {int, float}
     }
-    assert numbers == {(kind, name) for kind, name, _, _ in RANGES}
+    assert numbers == {(kind, name) for kind, name, _, _ in RANGES} | {(Optimiser, "clip")}
 
 
 @pytest.mark.parametrize(("kind", "name", "least", "most"), RANGES)
 def test_the_least_is_allowed_and_less_is_refused(kind, name, least, most):
-    assert getattr(kind(**{name: least}), name) == least
+    assert getattr(with_number(kind, name, least), name) == least
     for value in (least - 1, least - 10):
         with pytest.raises(UserError) as error:
-            kind(**{name: value})
+            with_number(kind, name, value)
         start, rest = f"{kind.__name__}.{name} must be at least ", f"{least:g}, not {value}"
         if name == "max_length":
             rest = f"Toy.min_length = {rest}"
@@ -372,16 +404,24 @@ def test_the_least_is_allowed_and_less_is_refused(kind, name, least, most):
     ("kind", "name", "most"), [(kind, name, most) for kind, name, _, most in RANGES if most]
 )
 def test_the_most_is_allowed_and_more_is_refused(kind, name, most):
-    assert getattr(kind(**{name: most}), name) == most
-    named = f"{most:,.0f}" + (" (a to z)" if name == "symbols" else "")
+    assert getattr(with_number(kind, name, most), name) == most
+    named = f"{most:,.0f}" if most >= 1 else str(most)
+    named += " (a to z)" if name == "symbols" else ""
     for value in (most + 1, 10 * most):
         with pytest.raises(UserError) as error:
-            kind(**{name: value})
+            with_number(kind, name, value)
         assert str(error.value) == (f"{kind.__name__}.{name} must be at most {named}, not {value}")
+
+
+def test_clipping_to_nothing_is_refused():
+    assert Optimiser(clip=1e-9).clip == 1e-9
+    with pytest.raises(UserError, match=r"^Optimiser.clip must be above 0"):
+        Optimiser(clip=0.0)
 
 
 FRACTIONS = [
     *((Optimiser, name) for name in ("learning_rate", "epsilon", "clip")),
+    *((Model, name) for name in ("dropout", "recurrent_dropout", "context_dropout")),
     *((Training, n) for n in ("teacher_forcing", "teacher_forcing_end", "label_smoothing")),
 ]
 
@@ -591,5 +631,5 @@ def test_differences_come_in_order_and_show_what_is_absent():
         "b.w: (absent) -> 4",
         "b.x: 1 -> (absent)",
         "b.y: 2 -> 3",
-        "c: {'z': 0} -> None",
+        "c: {…} -> None",
     ]

@@ -131,11 +131,31 @@ def test_where_no_symbol_ends_a_row_every_row_has_full_length(policy):
         settings = {"policy": policy, "eos_id": NO_SYMBOL, "max_decode_len": LENGTH}
         return decode(step, state, start, keys=keys, **settings)
 
-    tokens, log_probs = jax.device_get(endless(STATE, START, KEYS))
+    tokens, log_probs, _ = jax.device_get(endless(STATE, START, KEYS))
     ended = np.cumsum(tokens == EOS, axis=1) - (tokens == EOS) > 0
     assert (log_probs < 0).all()
     assert set(tokens[ended]) - {EOS, NO_SYMBOL}  # goes on behind what ends others
     np.testing.assert_array_equal(np.where(ended, EOS, tokens), run(policy=policy).tokens)
+
+
+@each_policy
+def test_what_is_watched_is_the_carry_behind_every_step_until_the_end(policy):
+    @jax.jit
+    def watched(state, start, keys):
+        settings = {"policy": policy, "eos_id": EOS, "max_decode_len": LENGTH}
+        watch = lambda state: {"state": state, "pair": jnp.stack([state, -state], axis=1)}
+        return decode(step, state, start, keys=keys, watch=watch, **settings)
+
+    decoded, plain = jax.device_get((watched(STATE, START, KEYS), run(policy=policy)))
+    assert plain.watched is None
+    jax.tree.map(np.testing.assert_array_equal, decoded._replace(watched=None), plain)
+    state, seen = np.asarray(STATE), decoded.watched
+    read = np.concatenate([START[:, None], plain.tokens[:, :-1]], axis=1)
+    for time in range(LENGTH):
+        state = (5 * state + read[:, time] + 1) % STATES
+        done = (plain.tokens[:, :time] == EOS).any(axis=1)
+        np.testing.assert_array_equal(seen["state"][:, time], np.where(done, 0, state))
+    np.testing.assert_array_equal(seen["pair"], np.stack([seen["state"], -seen["state"]], axis=2))
 
 
 @each_policy

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
@@ -27,9 +28,10 @@ from s2sjax.ablation import Ablation, comparisons
 from s2sjax.experiment import Experiment
 from s2sjax.fit import evaluate, make_programs
 from s2sjax.group import Group, formatter, updates_per_epoch
-from s2sjax.results import load_results, series, values
+from s2sjax.results import Results, load_results, series, values
 from s2sjax.serial import config_hash
 from s2sjax.stats import prediction
+from s2sjax.tasks.questions import file_hash
 
 SCRIPT = Path(reverse_vs_forward.__file__)
 TINY = shlex.split(
@@ -222,6 +224,11 @@ def test_asking_what_is_not_there_is_refused(monkeypatch, capsys, finished, tmp_
     assert "seed 7 was not run; there are 0 to 1" in said
 
 
+def test_tables_takes_no_settings_and_writes_nothing_then(monkeypatch, capsys):
+    monkeypatch.setattr(tables, "blocks", lambda: pytest.fail("the READMEs would be written"))
+    assert "--check" in refused(monkeypatch, capsys, tables, "--check")
+
+
 # --- good input --------------------------------------------------------------------------------
 
 
@@ -285,6 +292,14 @@ NO_SPACES = ["--text.justify", "None", "--text.target-eos"]
         (mechanisms, ["quick", "--train.label-smoothing", "1.5"], "--train.label-smoothing"),
         (mechanisms, ["quick", "--model.encoder-layers", "0"], "--model.encoder-layers"),
         (flax_seq2seq, ["published", "--task.operator", "-"], "--task.operator must be +"),
+        (peeky, ["saitoh", "--optim.clip", "0"], "--optim.clip must be above 0"),
+        (peeky, ["saitoh", "--model.peeky"], "arms 'forward' and 'forward peeky' have the same"),
+        (mechanisms, ["quick", "--task.operator", "-"], "'forward' and 'subtraction forward'"),
+        (mechanisms, ["quick", "--text.lag", "4"], "'forward' and 'lag 4 forward'"),
+        (addition_rnn, ["cells", "--model.cell", "gru"], "'LSTM forward' and 'GRU forward'"),
+        (mechanisms, ["sizes", "--task.train", "5000"], "--task.train is set by the arms"),
+        (mechanisms, ["sizes", "--train.epochs", "9"], "--train.epochs is set by the arms"),
+        (flax_seq2seq, ["smoke", "--train.teacher-forcing", "0.5"], "is set by the arms"),
     ],
 )
 def test_settings_that_do_not_go_together_are_refused(
@@ -330,6 +345,16 @@ def test_smoke_runs_from_the_command_line_to_the_report(monkeypatch, capsys, tmp
     results = load_results(folder / "results.json")
     experiment.cover(results, folder / "cover.png")
     assert (folder / "cover.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_file_of_questions_is_pinned_whatever_the_experiment(tmp_path):
+    path = tmp_path / "sums.txt"
+    path.write_text("".join(f"{a}+{a + 7}_{2 * a + 7}\n" for a in range(50)))
+    study = addition_rnn.PRESETS["smoke"][1]
+    task = replace(study.run.task, train=45, dev=10, test=5, file=str(path))
+    study = replace(study, run=replace(study.run, task=task))
+    arms = addition_rnn.EXPERIMENT.ablation("smoke", study).arms
+    assert {run.task.sha256 for run in arms.values()} == {file_hash(str(path))}
 
 
 # --- what is committed -------------------------------------------------------------------------
@@ -380,6 +405,87 @@ def test_committed_comparisons_follow_from_the_committed_records(path):
     pairs = experiment.pairs(preset, experiment.presets[preset][1])
     again = comparisons(results["records"], pairs, experiment.metrics)
     assert json.loads(json.dumps(again)) == results["comparisons"]
+
+
+def changed(results: Results, **settings: object) -> Results:
+    """The same results, as if every arm had other settings of its training."""
+    results = json.loads(json.dumps(results))
+    for run in results["config"]["arms"].values():
+        run["train"] |= settings
+    return results
+
+
+@pytest.mark.parametrize(
+    "name", ["reverse_vs_forward.notebook", "peeky.saitoh", "addition_rnn.digits3"]
+)
+def test_only_a_preset_as_it_is_is_held_against_what_was_published(name):
+    results = load_results(tables.RESULTS / f"{name}.json")
+    experiment = tables.EXPERIMENTS[results["experiment"]]
+    figures = [*experiment.published(results["preset"])]
+    assert experiment.figures(results) == figures != []
+    of_before_there_was_patience = name == "reverse_vs_forward.notebook"
+    assert (
+        "patience" in results["config"]["arms"]["forward"]["train"]
+    ) != of_before_there_was_patience
+    seeds = results | {"config": results["config"] | {"seeds": 3, "first_seed": 7}}
+    assert experiment.figures(seeds) == figures
+    assert experiment.figures(changed(results, epochs=7)) == []
+    on_a_file = changed(results)
+    for run in on_a_file["config"]["arms"].values():
+        run["task"] |= {"file": "sums.txt", "sha256": "c0ffee", "splits": "leak_free"}
+    assert experiment.figures(on_a_file) == (figures if name == "peeky.saitoh" else [])
+
+
+def test_a_changed_run_is_told_without_the_epochs_that_were_published(tmp_path):
+    results = changed(load_results(tables.RESULTS / "addition_rnn.digits3.json"), eval_every=2)
+    results["records"] = [r for r in results["records"] if r["epoch"] % 2 == 0 or r["epoch"] == 29]
+    told = addition_rnn.EXPERIMENT.tables(results)
+    assert "published" not in told
+    assert told["claims"].rows[1][-1] == "held: 10 of 10 seeds by epoch 29"
+    addition_rnn.EXPERIMENT.cover(results, tmp_path / "cover.png")
+    notebook = load_results(tables.RESULTS / "reverse_vs_forward.notebook.json")
+    rows = [
+        reverse_vs_forward.tables(r)["notebook"].rows
+        for r in (notebook, changed(notebook, shown=2))
+    ]
+    assert rows[0][0][0] == "notebook, forward, one run"
+    assert rows[1] == tuple(r for r in rows[0][2:] if "one more seed" not in r[0])
+
+
+def test_presets_without_results_stand_in_the_tables_of_what_was_published():
+    wanted = {f"{experiment.name}.{preset}" for experiment, preset, _ in tables.published({})}
+    assert wanted == {
+        *("reverse_vs_forward.notebook", "reverse_vs_forward.one_unit", "peeky.saitoh"),
+        *(f"addition_rnn.digits{n}" for n in (2, 3, 4, 5)),
+        "flax_seq2seq.published",
+    }
+    runs = addition_rnn.EXPERIMENT.ablation("digits5").arms
+    forward, backward = addition_rnn.claims_table(runs, None).rows
+    assert (forward[1], backward[1]) == ("–", "550k, 30 epochs")
+    assert forward[-3:] == backward[-3:] == ("–", "–", "not run yet")
+
+
+@pytest.mark.parametrize(
+    ("reached", "last", "said"),
+    [
+        ([12, 55], 60, "held: 2 of 2 seeds by epoch 55"),
+        ([12, 56], 60, "open: 1 of 2 seeds by epoch 55"),
+        ([56, None], 60, "failed: 0 of 2 seeds by epoch 55"),
+        ([None, None], 30, "open: 0 of 2 seeds by epoch 30"),
+        ([12, 30], 30, "held: 2 of 2 seeds by epoch 30"),
+    ],
+)
+def test_a_claim_is_held_against_the_seeds_that_were_there_by_its_epoch(reached, last, said):
+    assert addition_rnn.held(reached, 55, last) == said
+
+
+def test_newly_drawn_is_not_unseen():
+    smoke, full = (
+        flax_seq2seq.trained_on(flax_seq2seq.PRESETS[preset][1].run)
+        for preset in ("smoke", "published")
+    )
+    assert full == "newly drawn, 90 % of them trained on"
+    assert smoke == "newly drawn, 6 % of them trained on"
 
 
 def updates_to_a_record(path: Path) -> int:

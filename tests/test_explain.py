@@ -16,7 +16,7 @@ from s2sjax import ablation, cli, probes, trained
 from s2sjax.ablation import Ablation
 from s2sjax.config import Model, Run, Text, Training
 from s2sjax.metrics import HEADLINE
-from s2sjax.results import load_results, values
+from s2sjax.results import dump_results, load_results, values
 from s2sjax.runlog import Workdir
 from s2sjax.taskconfig import Addition, Toy
 from s2sjax.trained import load
@@ -265,6 +265,7 @@ def test_what_cannot_be_explained_is_refused_in_a_line(
     assert err.startswith("error: ")
     assert err.count("\n") == 1
     assert said in err
+    assert "::" not in err
 
 
 def test_an_unfinished_run_is_refused_in_a_line(finished, tmp_path, monkeypatch, capsys):
@@ -280,6 +281,16 @@ def test_an_unfinished_run_is_refused_in_a_line(finished, tmp_path, monkeypatch,
     assert (code, err.count("\n")) == (2, 1)
     assert "results.json does not exist" in err
     assert not (folder / "explain.md").exists()
+
+
+def test_a_run_of_something_else_is_named(finished, tmp_path, monkeypatch, capsys):
+    results = load_results(finished / "results.json")
+    path = tmp_path / "results.json"
+    path.write_text(dump_results({**results, "config": {"model": "another"}}))
+    for body in (explain.explain, ask.ask):
+        code, out, err = ended(monkeypatch, capsys, body, tmp_path)
+        assert (code, out) == (2, "")
+        assert err == f"error: {path}: its config is not that of an ablation\n"
 
 
 def test_control_c_ends_in_a_line_and_writes_no_report(finished, tmp_path, monkeypatch, capsys):

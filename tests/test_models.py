@@ -47,6 +47,24 @@ KINDS = {
     for i, name in enumerate(DECODERS)
     for j, cell in enumerate(("lstm", "gru", "rnn"))
 }
+# Attention: every score with every time to attend, each with other layers, directions and bridges.
+ATTENTION = {
+    f"{score} {attend}": {
+        "attention": score,
+        "attend": attend,
+        "cell": ("lstm", "gru", "rnn")[(i + j) % 3],
+        **LAYERS[(i + 2 * j) % len(LAYERS)],
+        "directions": 1 + (i + j) % 2,
+        "embed": None if i == j else EMBED,
+        "hand_over": ("carry", "learned", "zero")[(2 * i + j) % 3],
+    }
+    for i, score in enumerate(("dot", "general", "additive"))
+    for j, attend in enumerate(("after", "feeding", "before"))
+}
+KINDS |= ATTENTION
+KINDS["two directions"] = {"directions": 2, **LAYERS[1]}
+KINDS["residual"] = {"residual": True, **LAYERS[2], "directions": 2}
+KINDS["tied"] = {"tied_output": True, "embed": HIDDEN, "attention": "dot"}
 KINDS["hidden handed over"] = {"hand_over": "hidden", "embed": EMBED}
 KINDS["hidden handed over peeky"] = {"hand_over": "hidden", "peeky": True, **LAYERS[1]}
 
@@ -121,33 +139,63 @@ def products(function, *arguments):
 # --- the equations -------------------------------------------------------------------------
 
 
-def layers_of(side):
+def layers_of(side, bottom="cell", above="above_"):
     """A side's layers, from the bottom."""
-    return [side["cell"], *(side[name] for name in sorted(side) if name.startswith("above_"))]
+    return [side[bottom], *(side[name] for name in sorted(side) if name.startswith(above))]
 
 
-def read(cell, layers, x, states):
-    """One step of all layers, textbook fashion; a state is (c, h), and only an LSTM has a c."""
+def one_step(cell, layer, x, state):
+    """A layer's step, textbook fashion; a state is (c, h), and only an LSTM has a c."""
     sigmoid = lambda x: 1 / (1 + np.exp(-x))
-    after = []
-    for layer, (c, h) in zip(layers, states, strict=True):
-        z, u = x @ layer["wx"] + layer["b"], h @ layer["wh"]
-        if cell == "lstm":
-            i, f, g, o = np.split(z + u, 4)
-            c = sigmoid(f) * c + sigmoid(i) * np.tanh(g)
-            x = sigmoid(o) * np.tanh(c)
-        elif cell == "gru":
-            (r, k, n), (u_r, u_k, u_n) = np.split(z, 3), np.split(u, 3)
-            k = sigmoid(k + u_k)
-            x = (1 - k) * np.tanh(n + sigmoid(r + u_r) * (u_n + layer["bn"])) + k * h
-        else:
-            x = np.tanh(z + u)
-        after.append((c, x))
-    return after
+    c, h = state
+    z, u = x @ layer["wx"] + layer["b"], h @ layer["wh"]
+    if cell == "lstm":
+        i, f, g, o = np.split(z + u, 4)
+        c = sigmoid(f) * c + sigmoid(i) * np.tanh(g)
+        return c, sigmoid(o) * np.tanh(c)
+    if cell == "gru":
+        (r, k, n), (u_r, u_k, u_n) = np.split(z, 3), np.split(u, 3)
+        k = sigmoid(k + u_k)
+        return c, (1 - k) * np.tanh(n + sigmoid(r + u_r) * (u_n + layer["bn"])) + k * h
+    return c, np.tanh(z + u)
+
+
+def encode_by_hand(config, side, inputs):
+    """The last states of every layer, and the top layer's outputs."""
+    names = [("cell", "above_"), ("back", "back_above_")][: config.directions]
+    directions = [layers_of(side, *pair) for pair in names]
+    blank = np.zeros(HIDDEN // config.directions)
+    states, outputs = [], inputs
+    for i, cells in enumerate(zip(*directions, strict=True)):
+        last, hidden = [], []
+        for turn, cell in zip((1, -1), cells, strict=False):
+            state, seen = (blank, blank), []
+            for x in outputs[::turn]:
+                state = one_step(config.cell, cell, x, state)
+                seen.append(state[1])
+            last.append(state)
+            hidden.append(seen[::turn])
+        states.append(tuple(np.concatenate(parts) for parts in zip(*last, strict=True)))
+        new = [np.concatenate(parts) for parts in zip(*hidden, strict=True)]
+        outputs = (
+            [a + b for a, b in zip(new, outputs, strict=True)] if config.residual and i else new
+        )
+    return states, np.stack(outputs)
+
+
+def look(config, p, query, memory):
+    """Context and alignment."""
+    if config.attention == "additive":
+        energies = np.tanh(query @ p["wq"] + memory @ p["wk"]) @ p["v"][:, 0]
+    else:
+        energies = (memory @ p["wk"] if config.attention == "general" else memory) @ query
+    weights = np.exp(energies - energies.max())
+    weights /= weights.sum()
+    return weights @ memory, weights
 
 
 def by_hand(config, params, source, target):
-    """Logits of a row of real symbols: what is read side by side is concatenated."""
+    """Logits and alignments of a row of real symbols: what is read side by side is concatenated."""
     p = jax.tree.map(lambda x: np.asarray(x, np.float64), params["params"])
 
     def token(side, symbol):
@@ -155,25 +203,40 @@ def by_hand(config, params, source, target):
         return one_hot @ p[side]["embedding"] if "embedding" in p[side] else one_hot
 
     zero = (np.zeros(HIDDEN), np.zeros(HIDDEN))
-    encoder, decoder = layers_of(p["encoder"]), layers_of(p["decoder"])
-    states = [zero] * len(encoder)
-    for symbol in source:
-        states = read(config.cell, encoder, token("encoder", symbol), states)
+    decoder = layers_of(p["decoder"])
+    states, memory = encode_by_hand(config, p["encoder"], [token("encoder", s) for s in source])
     context = states[-1][1]
-    if config.decoder == "repeat":
+    if config.decoder == "repeat" or config.hand_over == "zero":
         states = []
     if config.hand_over == "hidden":
         states = [(zero[0], h) for _, h in states]
+    if config.hand_over == "learned":
+        bridges = [p[f"bridges_{i}"] for i in range(len(decoder))]
+        states = [(zero[0], np.tanh(context @ b["w"] + b["b"])) for b in bridges]
     states = ([zero] * len(decoder) + states)[-len(decoder) :]  # the top layers meet
-    logits = []
+    logits, alignments, fed = [], [], zero[0]
     for symbol in target:
         inputs = [] if config.decoder == "repeat" else [token("decoder", symbol)]
         if config.decoder == "repeat" or config.peeky:
             inputs.append(context)
-        states = read(config.cell, decoder, np.concatenate(inputs), states)
-        hidden = [states[-1][1], context] if config.peeky else [states[-1][1]]
-        logits.append(np.concatenate(hidden) @ p["output"]["w"] + p["output"]["b"])
-    return np.stack(logits)
+        if config.attend == "before":
+            seen, weights = look(config, p["attention"], states[-1][1], memory)
+            inputs.append(seen)
+        if config.attend == "feeding":
+            inputs.append(fed)
+        x = np.concatenate(inputs)
+        for i, cell in enumerate(decoder):
+            states[i] = one_step(config.cell, cell, x, states[i])
+            x = states[i][1] + (x if config.residual and i else 0)
+        if config.attention:
+            if config.attend != "before":
+                seen, weights = look(config, p["attention"], x, memory)
+            x = fed = np.tanh(np.concatenate([seen, x]) @ p["attention"]["wc"])
+            alignments.append(weights)
+        hidden = np.concatenate([x, context]) if config.peeky else x
+        w = p["decoder"]["embedding"].T if config.tied_output else p["output"]["w"]
+        logits.append(hidden @ w + p["output"]["b"])
+    return np.stack(logits), alignments
 
 
 @of_kinds(*KINDS)
@@ -183,14 +246,14 @@ def test_the_model_is_its_equations_at_once_and_step_by_step(settings):
     close(stepped, at_once)
     for row, source, target in zip(at_once, PADDED.tolist(), TARGET_IN.tolist(), strict=True):
         real = [symbol for symbol in source if symbol != PAD]
-        close(row, by_hand(model.config, params, real, target), rtol=1e-4, atol=1e-5)
+        close(row, by_hand(model.config, params, real, target)[0], rtol=1e-4, atol=1e-5)
 
 
 def test_what_is_handed_over_matters():
     row = FULL[0].tolist(), TARGET_IN[0].tolist()
     layers = {"encoder_layers": 2, "decoder_layers": 2}
     carried, hidden = (
-        by_hand(make(hand_over=how, **layers).config, parameters(**layers), *row)
+        by_hand(make(hand_over=how, **layers).config, parameters(**layers), *row)[0]
         for how in ("carry", "hidden")
     )
     assert (abs(carried - hidden).max(axis=1) > 1e-3).all()
@@ -270,7 +333,7 @@ def test_ids_that_are_no_symbol_change_nothing_wherever_they_stand(settings):
     logits, _ = forced_and_stepped(model, params, MASKED, TARGET_IN)
     for row, source, target in zip(logits, MASKED.tolist(), TARGET_IN.tolist(), strict=True):
         real = [symbol for symbol in source if symbol != NO_SYMBOL]
-        close(row, by_hand(model.config, params, real, target), rtol=1e-4, atol=1e-5)
+        close(row, by_hand(model.config, params, real, target)[0], rtol=1e-4, atol=1e-5)
 
 
 @one_hot_and_embedded
@@ -313,7 +376,8 @@ def test_the_pad_symbols_weights_are_never_read_nor_trained_by_the_encoder(embed
 
 
 def test_without_a_pad_id_symbol_zero_is_read_like_any_other():
-    full, masked = (encode(make(pad_id=p), parameters(), PADDED).carry[0].h for p in (None, PAD))
+    models = (make(pad_id=pad_id) for pad_id in (None, PAD))
+    full, masked = (encode(model, parameters(), PADDED).carry.carries[0].h for model in models)
     assert (abs(full - masked) > 1e-4).any(axis=1).tolist() == [False, True, True]
 
 
@@ -383,8 +447,8 @@ def test_encoding_holds_every_hidden_state_the_mask_and_the_last_carries(pad_id)
         assert encoding.mask is None
     else:
         np.testing.assert_array_equal(encoding.mask, PADDED != PAD)
-    np.testing.assert_array_equal(encoding.outputs[:, -1], encoding.carry[1].h)
-    assert (encoding.carry[0].h != encoding.carry[1].h).all()
+    np.testing.assert_array_equal(encoding.outputs[:, -1], encoding.carry.carries[1].h)
+    assert (encoding.carry.carries[0].h != encoding.carry.carries[1].h).all()
     assert (encoding.drive, encoding.offset) == (None, None)
 
 
@@ -397,11 +461,11 @@ def test_shapes_and_types(settings, precision):
     encoding = jax.eval_shape(lambda p: model.apply(p, FULL, method="encode"), params)
     assert logits.shape == (BATCH, TARGET, VOCAB)
     assert encoding.outputs.shape == (BATCH, SOURCE, HIDDEN)
-    carries = jax.tree.leaves(encoding.carry)
+    carries = jax.tree.leaves(encoding.carry.carries)
     layers = settings.get("decoder_layers", 1)
     assert len(carries) == layers * (2 if settings.get("cell", "lstm") == "lstm" else 1)
     assert {x.shape for x in carries} == {(BATCH, HIDDEN)}
-    floats = jax.tree.leaves((params, logits, encoding._replace(mask=None)))
+    floats = jax.tree.leaves((params, logits, encoding._replace(mask=None, memory=None)))
     assert {x.dtype for x in floats} == {jnp.dtype("float32")}
 
 

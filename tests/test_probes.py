@@ -99,6 +99,8 @@ def test_places_count_from_the_end_of_what_was_written():
     assert probes.by_place(longer).shares == {"units": [1.0], "tens": [1.0], "hundreds": [1.0]}
     sixth = Written([[("a", "123456")]], [["23456"]], np.array([[False]]))
     assert probes.by_place(sixth).shares["place 6"] == [0.0]
+    minus = Written([[("a", "-8"), ("b", "12")]], [["18", "12"]], np.array([[False, True]]))
+    assert probes.by_place(minus).shares == {"units": [1.0], "tens": [1.0], "sign": [0.0]}
 
 
 def test_a_table_of_shares_has_a_column_an_arm():

@@ -113,7 +113,7 @@ def test_damaged_results_are_refused_in_a_sentence(tmp_path, change, message):
     with pytest.raises(UserError, match=message) as error:
         load_results(path)
     assert str(error.value).startswith(str(path))
-    assert "give the same command again" in str(error.value)
+    assert "restore it, or delete it and run the experiment" in str(error.value)
     assert "\n" not in str(error.value)
 
 
@@ -123,6 +123,8 @@ def test_missing_and_binary_results_are_refused(tmp_path):
     (tmp_path / "results.json").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(UserError, match="cannot be used"):
         load_results(tmp_path / "results.json")
+    with pytest.raises(UserError, match="cannot be read: Not a directory"):
+        load_results(tmp_path / "results.json" / "results.json")
 
 
 def test_values_are_those_of_the_last_epoch_in_seed_order():

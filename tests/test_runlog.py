@@ -35,6 +35,10 @@ def test_the_same_run_goes_on_and_another_is_refused_with_the_difference(tmp_pat
     with pytest.raises(UserError, match=r"holds another run \(digits: 3 -> 4\)"):
         Workdir(folder, other)
     assert (folder / "config.json").read_text() == before
+    other = CONFIG | {"arms": {"rate / 3, b": {"rate": 0.1}}}
+    told = r"run \(arms.a: {…} -> \(absent\); arms.rate / 3, b: \(absent\) -> {…}\): choose"
+    with pytest.raises(UserError, match=told):
+        Workdir(folder, other)
 
 
 def test_settings_may_change_until_something_has_been_run(tmp_path):

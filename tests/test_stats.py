@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from s2sjax.stats import ENUMERABLE, caution, compare, interval, prediction, smallest_p
+from s2sjax.stats import ENUMERABLE, caution, compare, holm, interval, prediction, smallest_p
 
 
 def draw(n: int, seed: int = 0) -> tuple[list[float], list[float]]:
@@ -212,6 +212,19 @@ def test_caution_speaks_where_seeds_are_few():
     assert [n for n in range(6, 30) if caution(n)] == [6, 7, 8, 9]
     with pytest.raises(ValueError, match="at least one seed"):
         caution(0)
+
+
+def test_holms_correction():
+    assert holm([]) == []
+    assert holm([0.03]) == [0.03]
+    assert holm([0.04, 0.01, 0.03]) == pytest.approx([0.06, 0.03, 0.06])  # never below one before
+    assert holm([0.5, 0.6]) == [1.0, 1.0]
+
+
+def test_one_family_in_twenty_has_a_p_that_chance_made():
+    families = np.random.default_rng(0).random((4_000, 8)).tolist()
+    wrong = np.mean([min(holm(family)) <= 0.05 for family in families])
+    assert 0.04 <= wrong <= 0.06
 
 
 def test_one_more_seed_falls_in_its_prediction_as_often_as_promised():

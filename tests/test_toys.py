@@ -113,3 +113,22 @@ def test_it_is_a_task():
     task = make_task(Toy())
     assert isinstance(task, Task)
     assert task == ToyTask(Toy())
+
+
+def test_longer_strings_are_in_the_test_only_and_as_many_again():
+    plain, further = (ToyTask(Toy(symbols=3, longer=n, train=20, dev=9, test=9)) for n in (0, 2))
+    short, long = (task.splits(jax.random.key(0)) for task in (plain, further))
+    for split in ("train", "dev"):
+        assert short[split] == long[split]
+    assert long["test"][:9] == short["test"]
+    lengths = {len(source) for source, _ in long["test"][9:]}
+    assert (len(long["test"]), lengths) == (18, {7, 8})
+    assert len({*long["test"]}) == 18
+    assert further.splits(jax.random.key(5))["test"] == long["test"]
+    assert (further.source_width, further.target_width) == (8, 8)
+    assert further.answer("abcabcab") == "abcabcab"
+
+
+def test_longer_strings_that_do_not_exist_are_refused():
+    with pytest.raises(UserError, match="9 distinct longer strings to copy"):
+        ToyTask(Toy(symbols=1, max_length=40, longer=2, train=1, dev=1, test=9))

@@ -165,7 +165,7 @@ class Echo(Trainer):
     def apply(self, params, *arguments, method=None):
         if method is Seq2Seq.encode:
             return SimpleNamespace(carry=())
-        carry, token, _ = arguments
+        carry, token, _, _ = arguments
         return carry, params[token]
 
 

@@ -32,7 +32,7 @@ every = pytest.mark.parametrize(
 
 def test_the_special_ids_are_0_1_2_3():
     assert SPECIALS == ("<pad>", "<bos>", "<eos>", "<unk>")
-    assert (CLEAN.pad_id, CLEAN.bos_id, CLEAN.eos_id) == (0, 1, 2)
+    assert (CLEAN.pad_id, CLEAN.bos_id, CLEAN.eos_id, CLEAN.unk_id) == (0, 1, 2, 3)
     assert CLEAN.encode("x") == [3]
     assert CLEAN.encode(CHARACTERS) == list(range(4, 16))
     assert len(CLEAN) == 16
@@ -67,11 +67,16 @@ def test_no_symbol_is_no_symbols_id_and_is_left_out_of_text(vocab):
 
 
 @every
+def test_an_unk_id_that_no_symbol_has_is_no_symbol(vocab):
+    assert vocab.unk_id == (3 if vocab is CLEAN else NO_SYMBOL)
+
+
+@every
 @settings(deadline=None, derandomize=True, max_examples=50)
 @given(text=st.text(CHARACTERS))
 def test_decoding_undoes_encoding(vocab, text):
     ids = vocab.encode(text)
-    assert [vocab.symbols[i] for i in ids] == list(text)
+    assert [vocab.symbols[i] for i in ids] == vocab.pieces(text) == list(text)
     assert vocab.decode(ids) == vocab.decode(np.array(ids, np.int32)) == text
 
 
@@ -92,6 +97,29 @@ def test_an_unknown_character_is_unk_where_there_is_one():
     assert CLEAN.decode(CLEAN.encode("1*2")) == "1?2"
 
 
+def test_symbols_are_spelled_one_for_each_id_up_to_the_end():
+    assert CLEAN.spell([1, 5, 0, 3, 2, 5]) == [BOS, "+", PAD, UNK]
+    assert CLEAN.spell(np.array([5, NO_SYMBOL, 5])) == ["+"]
+    assert KERAS.spell([2, 3, NO_SYMBOL, 3]) == ["0", "1"]
+    assert CLEAN.spell([]) == []
+
+
+def test_symbols_can_be_replaced_before_they_are_joined():
+    spelled = CLEAN.spell(CLEAN.encode("1*2"))
+    assert spelled == ["1", UNK, "2"]
+    assert CLEAN.join(spelled) == "1?2"
+    assert CLEAN.join("*" if symbol == UNK else symbol for symbol in spelled) == "1*2"
+
+
+def test_no_text_is_read_as_a_special_symbol():
+    spelled = CharacterVocabulary("".join(sorted(set("".join(SPECIALS)))))
+    for symbol in SPECIALS:
+        assert min(spelled.encode(symbol)) >= 4
+        assert spelled.decode(spelled.encode(symbol)) == symbol
+        assert set(CLEAN.encode(symbol)) == {3}  # unknown characters, one by one
+        assert len(CLEAN.encode(symbol)) == 5
+
+
 def test_an_unknown_character_is_refused_where_there_is_no_unk():
     message = r"^'1\*2=' has characters outside the vocabulary: '\*='; it holds ' \+0123456789'$"
     for vocab in (NOTEBOOK, SAITOH, KERAS):
@@ -103,6 +131,8 @@ def test_symbols_are_shown_so_that_a_space_and_an_end_can_be_seen():
     assert [NOTEBOOK.show(i) for i in range(4)] == ["⏎", "␣", "+", "0"]
     assert [SAITOH.show(i) for i in range(3)] == ["<bos>", "␣", "+"]
     assert [KERAS.show(i) for i in range(2)] == ["␣", "+"]
+    odd = CharacterVocabulary("\n\té雪'\x00", ())
+    assert [odd.show(i) for i in range(6)] == ["\\n", "\\t", "é", "雪", "'", "\\x00"]
 
 
 @pytest.mark.parametrize("specials", [("<sos>",), (EOS, "<sos>"), ("a",)])

@@ -5,8 +5,10 @@ from typing import Protocol, runtime_checkable
 
 import jax
 
-from s2sjax.taskconfig import Addition, Toy
+from s2sjax.taskconfig import Addition, Dates, NumberWords, TaskConfig, Toy
 from s2sjax.tasks.addition import AdditionTask
+from s2sjax.tasks.dates import DatesTask
+from s2sjax.tasks.numbers import NumberWordsTask
 from s2sjax.tasks.toys import ToyTask
 
 Pairs = list[tuple[str, str]]
@@ -41,6 +43,14 @@ class Task(Protocol):
         ...
 
 
-def make_task(config: Addition | Toy) -> Task:
+def make_task(config: TaskConfig) -> Task:
     """The task that `config` describes; raises UserError where it cannot be."""
-    return AdditionTask(config) if isinstance(config, Addition) else ToyTask(config)
+    match config:
+        case Addition():
+            return AdditionTask(config)
+        case Toy():
+            return ToyTask(config)
+        case Dates():
+            return DatesTask(config)
+        case NumberWords():
+            return NumberWordsTask(config)
