@@ -20,12 +20,16 @@ import signal
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import zip_longest
 from pathlib import Path
 from statistics import mean
 from typing import Any, NamedTuple
 
 if __name__ == "__main__":  # until training starts, Ctrl-C has nothing to save
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+import numpy as np
+from mechanisms import QUICK
 
 from s2sjax.ablation import Ablation
 from s2sjax.cli import Study, main
@@ -46,7 +50,7 @@ from s2sjax.report import (
 )
 from s2sjax.results import Results, values
 from s2sjax.results import arms as ran
-from s2sjax.taskconfig import Addition, Dates, Toy
+from s2sjax.taskconfig import Dates, Toy
 from s2sjax.tasks import Pairs
 from s2sjax.trained import load
 from s2sjax.verdicts import Prediction, prediction_table
@@ -55,6 +59,8 @@ NEAR = 0.05
 """How close two orders are that count as equal, as a fraction."""
 MOST_ARMS, LONGEST_SHOWN = 3, 12
 """Of the alignments that are drawn: arms, and characters of a question."""
+MOST_LENGTHS = 10
+"""Of a picture of scores by length: categories."""
 FORWARD: SourceOrder = "forward"
 REVERSED: SourceOrder = "reversed"
 METRICS = {
@@ -83,13 +89,6 @@ GRIDS = {
     "smoke": Grid((None, "dot"), (2,)),
 }
 
-SUMS = Run(
-    Addition(digits=2, train=3_000, dev=500, test=1_000),
-    model=Model(hidden_size=64),
-    optim=Optimiser(learning_rate=3e-3, clip=1.0),
-    train=Training(epochs=80, checkpoint_every=20, show_every=80),
-)
-"""The setting of `mechanisms.py quick`, where order matters."""
 LETTERS = Toy("copy", symbols=26, min_length=1, max_length=20, train=10_000, dev=500, test=1_000)
 STRINGS = Run(
     LETTERS,
@@ -105,8 +104,11 @@ WRITTEN = Run(
 )
 
 PRESETS = {
-    "addition": ("sums of two digits: four scores, one and two directions", Study(SUMS)),
-    "depth": ("the same with 2 and 4 layers, 6 seeds", Study(SUMS, seeds=6)),
+    "addition": (
+        "two digits as in mechanisms.py quick: four scores, one and two directions, 6 seeds",
+        Study(QUICK, seeds=6),
+    ),
+    "depth": ("the same with 2 and 4 layers, 6 seeds", Study(QUICK, seeds=6)),
     "copy": ("strings of up to 20 letters to copy, 3 seeds", Study(STRINGS, seeds=3)),
     "backwards": (
         "the same strings to write backwards, 3 seeds",
@@ -121,10 +123,10 @@ PRESETS = {
         "addition, tiny: 2 seeds, 2 epochs",
         Study(
             replace(
-                SUMS,
-                task=replace(SUMS.task, train=200, dev=50, test=50),
+                QUICK,
+                task=replace(QUICK.task, train=200, dev=50, test=50),
                 model=Model(hidden_size=8),
-                train=replace(SUMS.train, epochs=2, eval_every=1),
+                train=replace(QUICK.train, epochs=2, eval_every=1),
             ),
             seeds=2,
         ),
@@ -255,12 +257,22 @@ def cover(results: Results, path: Path) -> None:
 
 
 def _draw_lengths(results: Results, path: Path) -> None:
-    shares: dict[str, dict[Category, list[float]]] = {
-        arm: {**by_length(results, arm)} for arm in ran(results)
-    }
+    """Scores by length, neighbouring lengths together where there are many."""
     asked = Counter(len(source) for source, _ in _test_pairs(results))
-    counts: dict[Category, int] = {n: asked[n] for n in by_length(results, ran(results)[0])}
-    share_by(shares, counts, path, "Whole answers right by length of the source", "letters")
+    together = -(-len(asked) // MOST_LENGTHS)
+    bins: dict[Category, list[int]] = {}
+    for lengths in zip_longest(*[iter(sorted(asked))] * together):
+        kept = [n for n in lengths if n is not None]
+        bins[f"{kept[0]}–{kept[-1]}" if len(kept) > 1 else kept[0]] = kept
+    shares = {}
+    for arm in ran(results):
+        seeds = by_length(results, arm)
+        shares[arm] = {
+            label: np.average([seeds[n] for n in kept], 0, [asked[n] for n in kept]).tolist()
+            for label, kept in bins.items()
+        }
+    counts = {label: sum(asked[n] for n in kept) for label, kept in bins.items()}
+    share_by(shares, counts, path, "Whole answers right by length of the source", "characters")
 
 
 def _test_pairs(results: Results) -> Pairs:

@@ -51,12 +51,15 @@ def affine(
     return product + jnp.broadcast_to(b, product.shape)
 
 
+_FEW = 512  # rows; a word vocabulary has thousands, and a product would cost each of them
+
+
 @jax.custom_vjp
 def look_up(table: Float[Array, "rows width"], ids: Int[Array, "*n"]) -> Float[Array, "*n width"]:
     """``one_hot(ids) @ table`` without the product.
 
-    The gradient *is* that product, transposed: with the few rows of a character vocabulary it is
-    far cheaper than the scatter-add that autodiff makes of a look-up.
+    The gradient *is* that product, transposed, where the table has few rows, as that of a character
+    vocabulary: it is far cheaper there than the scatter-add that autodiff makes of a look-up.
     """
     return table[ids]
 
@@ -67,6 +70,8 @@ def _look_up_forward(table, ids):
 
 def _look_up_backward(residuals, gradient):
     ids, rows = residuals
+    if rows > _FEW:
+        return jnp.zeros((rows, gradient.shape[-1]), gradient.dtype).at[ids].add(gradient), None
     one_hot = jax.nn.one_hot(ids.reshape(-1), rows, dtype=gradient.dtype)
     return matmul(one_hot.T, gradient.reshape(-1, gradient.shape[-1]), "float32"), None
 

@@ -336,9 +336,9 @@ def heat_maps(
     # Inches: a cell, and then where each row of panels and each column begins.
     inputs = [max(len(h.inputs) for _, c, h in heats if c == column) for column in columns]
     outputs = [max((len(h.outputs) for h in panels[row].values()), default=0) for row in panels]
-    label = wrapped(label, 20)
-    left, gap, over, bar = EDGE + 0.5, 0.3, 0.32, 1.8
-    right = EDGE + 0.9 + 0.17 * label.count("\n")
+    longest = max(len(word) for *_, heat in heats for word in heat.outputs)
+    left, gap, over, bar = EDGE + 0.5 + 0.09 * (longest - 1), 0.3, 0.32, 1.8
+    right = EDGE + 0.9 + 0.17 * wrapped(label, 20).count("\n")
     wide = min(0.45, (WIDTH - left - right - gap * len(columns)) / sum(inputs))
     high = max(wide, 0.17)
     letters = max(len(character) for *_, heat in heats for character in heat.inputs)
@@ -375,7 +375,7 @@ def heat_maps(
         key = add(xs[-1], ys[0] + over, (0.18, bar))
         shown = figure.colorbar(ScalarMappable(**scale), key, ticks=ticks, format="%.4g")
         shown.minorticks_off()
-        shown.set_label(label, fontsize=10)
+        shown.set_label(wrapped(label, 20), fontsize=10)
         key.tick_params(labelsize=9.5)
 
 

@@ -1,13 +1,14 @@
 """The workdir: the folder that belongs to one run, and all that is written in it.
 
-=================  ================================================================================
-``config.json``    what the run is; the same command started again goes on, another one is refused
-``metrics.jsonl``  one record a line, as they come
-``checkpoints/``   what to go on from (`checkpoint`)
-``seconds.txt``    time spent, epoch by epoch
-``results.json``   the finished run: config, environment, records, comparisons
-``report.md``      the same for people, with its pictures
-=================  ================================================================================
+=====================  =============================================================================
+``config.json``        what the run is; the same command goes on, another one is refused
+``metrics.jsonl``      one record a line, as they come
+``checkpoints/``       what to go on from (`checkpoint`)
+``seconds.txt``        time spent, epoch by epoch
+``vocabularies.json``  of a translation: both sides' vocabularies, and its length buckets
+``results.json``       the finished run: config, environment, records, comparisons
+``report.md``          the same for people, with its pictures
+=====================  =============================================================================
 """
 
 import fcntl

@@ -9,7 +9,7 @@ from typing import get_args
 import pytest
 
 from s2sjax import cli
-from s2sjax.config import Run
+from s2sjax.config import Run, Translation
 from s2sjax.errors import Interrupted, UserError
 from s2sjax.taskconfig import Addition
 
@@ -101,7 +101,8 @@ def test_settings_are_named_as_options_and_every_config_has_a_prefix(capsys):
     with pytest.raises(SystemExit):
         cli.main(raising(UserError("Model.hidden_size must be at least 1, not 0")))
     assert capsys.readouterr().err == "error: --model.hidden-size must be at least 1, not 0\n"
-    parts = {f.name: get_args(f.type) or (f.type,) for f in dataclasses.fields(Run)}
+    fields = [*dataclasses.fields(Run), *dataclasses.fields(Translation)]
+    parts = {f.name: get_args(f.type) or (f.type,) for f in fields if f.name != "seed"}
     assert {kind.__name__: name for name, kinds in parts.items() for kind in kinds} == cli.OPTIONS
 
 
