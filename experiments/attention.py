@@ -11,9 +11,10 @@ people, to ISO; needs the extra `text`); ``lengths`` (trained on short strings, 
 
 Time on two CPU cores: see the README of this folder.
 
-What to expect; the report marks each as held, failed or open: with attention, and with two
-directions, both orders are equal (within 5 points). That dates get to 99.5 % and copying 20 symbols
-to 99.9 % with attention is the mark, not a comparison.
+What to expect: without attention and in one direction reversal helps addition; with attention, or
+with two directions, both orders are equal (within 5 points). ``addition`` and ``depth`` have the
+seeds to mark each as held, failed or open; the others show scores. With attention, forward, 99.5 %
+of unseen dates should be right after 5 epochs, and 99.9 % of strings of up to 20 symbols.
 """
 
 import signal
@@ -34,15 +35,17 @@ from mechanisms import QUICK
 from s2sjax.ablation import Ablation
 from s2sjax.cli import Study, main
 from s2sjax.config import Attention, Model, Optimiser, Run, SourceOrder, Training
-from s2sjax.experiment import Experiment
+from s2sjax.experiment import Experiment, refuse_changed
 from s2sjax.metrics import HEADLINE
 from s2sjax.pictures import Category, Contrast, Heat, forest, heat_maps, scores_by_arm, share_by
 from s2sjax.plan import parameter_count
 from s2sjax.report import (
     MINUS,
+    NONE,
     Picture,
     Table,
     comparison_table,
+    difference,
     per_seed_table,
     quantity,
     score,
@@ -50,10 +53,11 @@ from s2sjax.report import (
 )
 from s2sjax.results import Results, values
 from s2sjax.results import arms as ran
+from s2sjax.stats import compare, smallest_p
 from s2sjax.taskconfig import Dates, Toy
 from s2sjax.tasks import Pairs
 from s2sjax.trained import load
-from s2sjax.verdicts import Prediction, prediction_table
+from s2sjax.verdicts import LEVEL, Prediction, prediction_table
 
 NEAR = 0.05
 """How close two orders are that count as equal, as a fraction."""
@@ -89,7 +93,7 @@ GRIDS = {
     "smoke": Grid((None, "dot"), (2,)),
 }
 
-LETTERS = Toy("copy", symbols=26, min_length=1, max_length=20, train=10_000, dev=500, test=1_000)
+LETTERS = Toy("copy", symbols=26, min_length=3, max_length=20, train=10_000, dev=500, test=1_000)
 STRINGS = Run(
     LETTERS,
     model=Model(hidden_size=128),
@@ -160,6 +164,9 @@ def cells(preset: str) -> dict[str, dict[str, Any]]:
 def arms(preset: str, study: Study) -> Mapping[str, Run]:
     """Every cell of the grid, its source in each order."""
     run, found = study.run, {}
+    own = PRESETS[preset][1].run
+    names = ("attention", "attend", "directions", "encoder_layers", "decoder_layers")
+    refuse_changed(run, own, *(f"model.{name}" for name in names))
     for name, settings in cells(preset).items():
         model = replace(run.model, **settings)
         for order in GRIDS[preset].orders:
@@ -177,12 +184,40 @@ def pairs(preset: str, _: Study | None = None) -> list[tuple[str, str]]:
 
 
 def predictions(preset: str) -> list[Prediction]:
-    """The folklore, a line a cell that has attention or two directions."""
-    return [
-        Prediction(f"{name}: order does not matter", a, b, HEADLINE, "equal", NEAR)
-        for (name, settings), (a, b) in zip(cells(preset).items(), pairs(preset), strict=False)
-        if settings["attention"] is not None or settings["directions"] == 2
-    ]
+    """That there is a gap to leave, and the folklore, a line a cell that attends or reads twice."""
+    (first, *_), found = pairs(preset), []
+    for (name, settings), (a, b) in zip(cells(preset).items(), pairs(preset), strict=True):
+        if (a, b) == first:
+            found.append(Prediction(f"{name}: reversal helps", a, b, HEADLINE, "greater"))
+        elif settings["attention"] is not None or settings["directions"] == 2:
+            claim = f"{name}: order does not matter"
+            found.append(Prediction(claim, a, b, HEADLINE, "equal", NEAR))
+    return found
+
+
+def left_table(results: Results) -> Table:
+    """The gain from reversal in every cell, and how it differs from the first cell's."""
+    gains = {
+        name: np.subtract(values(results, a, HEADLINE), values(results, b, HEADLINE)).tolist()
+        for name, (a, b) in zip(cells(results["preset"]), pairs(results["preset"]), strict=True)
+    }
+    first, rows = next(iter(gains)), []
+    for name, gain in gains.items():
+        alone = compare(name, "", HEADLINE, gain, [0.0] * len(gain))
+        cells_of = [name, str(alone.n), difference(alone.mean_difference, alone.ci95, HEADLINE)]
+        if name == first:
+            rows.append((*cells_of, NONE, NONE))
+            continue
+        both = compare(name, first, HEADLINE, gain, gains[first])
+        p = NONE if both.p_sign_flip is None else f"{both.p_sign_flip:.2g}"
+        rows.append((*cells_of, difference(both.mean_difference, both.ci95, HEADLINE), p))
+    note = (
+        "Paired by seed, points of whole answers right [95 % bootstrap interval]; two-sided "
+        "sign-flip p, not corrected. A cell whose orders both are at the floor or at the ceiling "
+        "says nothing."
+    )
+    headers = ("cell", "n", "reversed − forward", f"against {first}", "p")
+    return Table("What is left of the gain from reversal", headers, tuple(rows), note)
 
 
 def headline(results: Results) -> str:
@@ -206,7 +241,9 @@ def tables(results: Results) -> dict[str, Table]:
     if len(GRIDS[preset].orders) > 1:
         title = "What reversing the source does"
         told["paired"] = replace(comparison_table(results), title=title)
-        told["folklore"] = prediction_table(results, predictions(preset), "The folklore")
+        told["left"] = left_table(results)
+        if smallest_p(len(values(results, ran(results)[0], HEADLINE))) <= LEVEL:
+            told["folklore"] = prediction_table(results, predictions(preset), "The folklore")
     else:
         told["paired"] = replace(comparison_table(results), title="What attention does")
         told["lengths"] = length_table(results)
@@ -221,7 +258,11 @@ def size_table(results: Results) -> Table:
         (name, f"{parameter_count(runs[f'{name}, {first}']):,}")
         for name in cells(results["preset"])
     ]
-    return Table("Parameters", ("arms", "parameters"), tuple(rows))
+    note = (
+        "Cells are not of one size: a score and a readout come on top, and of two directions each "
+        "has half of the units."
+    )
+    return Table("Parameters", ("arms", "parameters"), tuple(rows), note)
 
 
 def by_length(results: Results, arm: str) -> dict[int, list[float]]:
@@ -240,7 +281,9 @@ def length_table(results: Results) -> Table:
     longest = Ablation.from_config(results["config"]).run.task
     note = "Mean over seeds."
     if isinstance(longest, Toy) and longest.longer:
-        note += f" Trained on lengths up to {longest.max_length}."
+        note += (
+            f" Trained on lengths up to {longest.max_length}; half of all test strings are longer."
+        )
     return Table("Whole answers right by length", ("letters", *shares), tuple(rows), note)
 
 
@@ -297,6 +340,8 @@ def draw(results: Results, folder: Path) -> list[Picture]:
 
 def alignments(results: Results, folder: Path) -> list[Picture]:
     """How the first seed looks at a few test questions while it writes their answers."""
+    if not (folder / "checkpoints").is_dir():
+        return []
     runs = Ablation.from_config(results["config"]).arms
     looking = [arm for arm in ran(results) if runs[arm].model.attention is not None][:MOST_ARMS]
     models, pairs = load(folder, looking), _shown(_test_pairs(results))

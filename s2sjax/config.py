@@ -94,8 +94,8 @@ class Model:
     sees no more of the source than what is handed over."""
     attend: Literal["after", "feeding", "before"] = "after"
     """When. after: the new state attends (Luong et al.). feeding: so, and its readout joins the
-    next step's input (Luong et al., section 3.3). before: the previous state attends, and the step
-    reads the context (Bahdanau et al.)."""
+    next step's input (Luong et al., section 3.3). before: the top layer's state before the
+    step attends, and the step reads the context (Bahdanau et al.)."""
     residual: bool = False
     """What a layer above the first reads is added to what it gives (Wu et al., 2016)."""
     embed_dim: int | None = None
@@ -139,6 +139,8 @@ class Model:
             )
         if self.residual and max(self.encoder_layers, self.decoder_layers) == 1:
             raise UserError("Model.residual needs more than one layer in encoder or decoder")
+        if self.residual and (self.peeky or self.decoder == "repeat"):
+            raise UserError("Model.residual: a peeky or repeat decoder reads a layer's own state")
         self._check_attention()
         if self.tied_output and self.embed_dim != self.hidden_size:
             raise UserError(

@@ -21,7 +21,9 @@ from s2sjax.linear import affine, matmul
 from s2sjax.rnn import Carry
 from s2sjax.vocab import padding_mask
 
-_OUT, _CONTEXT = 2**31 - 1, 2**31 - 2  # streams of a step's noise that no layer is
+ENCODING, RECURRENCE, DECODING = range(3)
+"""Streams of a noise: of the encoder, of the decoder's recurrence, of the decoder's steps."""
+_OUT, _CONTEXT, _IN = (2**31 - k for k in (2, 3, 4))  # of noise, that no layer or step is
 
 
 class State(NamedTuple):
@@ -149,7 +151,7 @@ class Seq2Seq(nn.Module):
 
         `noise` switches dropout on, here and in the decoder's recurrence.
         """
-        z = self.encoder.project(source, noise)
+        z = self.encoder.project(source, fold(fold(noise, ENCODING), _IN))
         return self.read(z, padding_mask(source, self.pad_id), noise)
 
     def read(
@@ -161,7 +163,7 @@ class Seq2Seq(nn.Module):
         """`encode` from the projected source on."""
         c = self.config
         batch, source_time = z.shape[:2]
-        ours, theirs = fold(noise, 0), fold(noise, 1)
+        ours, theirs = fold(noise, ENCODING), fold(noise, RECURRENCE)
         carries, outputs = self.encoder(z, None, mask, self.encoder.noises(ours, batch))
         context = carries[-1].h
         drive = offset = memory = fed = alignment = None
@@ -222,36 +224,40 @@ class Seq2Seq(nn.Module):
         if self.config.decoder == "repeat" and drive is not None:
             z = drive
         else:
-            z = self.decoder.project(token, noise)
+            z = self.decoder.project(token, fold(noise, _IN))
             z = z if drive is None else z + drive
-        state, read = self._advance(state, z, encoding, noise)
+        state, seen, top = self._advance(state, z, encoding, noise)
+        read = self._read_out(seen, top)
+        if self.config.attend == "feeding":
+            state = state._replace(fed=read)
         return state, self._logits(read, encoding, fold(noise, _OUT))
 
     def _advance(
         self, state: State, z: Float[Array, "batch gates"], encoding: Encoding, noise: Noise
-    ) -> tuple[State, Float[Array, "batch hidden"]]:
-        """One step from a symbol's projected input: the new state, and what the output reads."""
+    ) -> tuple[State, Float[Array, "batch hidden"] | None, Float[Array, "batch hidden"]]:
+        """One step from a symbol's projected input: the new state, the context, the top output."""
         c, memory = self.config, encoding.memory
-        noises = encoding.noises._replace(noise=noise)
-        look = (
-            None
-            if memory is None
-            else lambda q: self.attention.look(q, memory, fold(noise, _CONTEXT))
-        )
-        seen = alignment = fed = None
-        if look is not None and c.attend == "before":
+        seen = alignment = None
+
+        def look(query):
+            assert memory is not None
+            return self.attention.look(query, memory, fold(noise, _CONTEXT))
+
+        if c.attend == "before":
             seen, alignment = look(state.carries[-1].h)
             z = z + self.decoder.project_context(seen)
         elif state.fed is not None:
             z = z + self.decoder.project_context(state.fed)
-        carries, top = self.decoder.step(z, state.carries, noises)
-        if look is None:
-            return State(carries), top
-        if seen is None:
+        carries, top = self.decoder.step(z, state.carries, encoding.noises._replace(noise=noise))
+        if memory is not None and seen is None:
             seen, alignment = look(top)
-        read = self.attention.read_out(seen, top)
-        fed = read if c.attend == "feeding" else None
-        return State(carries, fed, alignment), read
+        return State(carries, None, alignment), seen, top
+
+    def _read_out(
+        self, seen: Float[Array, "*n hidden"] | None, top: Float[Array, "*n hidden"]
+    ) -> Float[Array, "*n hidden"]:
+        """What the output layer reads: the top output, with what was seen where there is any."""
+        return top if seen is None else self.attention.read_out(seen, top)
 
     def __call__(
         self,
@@ -263,7 +269,7 @@ class Seq2Seq(nn.Module):
 
         `noise` switches dropout on.
         """
-        return self.write(self.encode(source, noise), target_in, fold(noise, 2))
+        return self.write(self.encode(source, noise), target_in, fold(noise, DECODING))
 
     def write(
         self, encoding: Encoding, target_in: Int[Array, "batch target_time"], noise: Noise = None
@@ -284,27 +290,36 @@ class Seq2Seq(nn.Module):
         if c.decoder == "repeat" and every is not None:
             z, carries = every, None  # zero: the first step costs no recurrent product
         else:
-            z = self.decoder.project(target_in, noise)
+            z = self.decoder.project(target_in, fold(noise, _IN))
             z = z if every is None else z + every
         alignment = None
         if c.attend != "after":
-            read, alignment = self._unroll(encoding, z, noise)
+            seen, read, alignment = self._unroll(encoding, z, noise)
         else:
             noises = encoding.noises._replace(noise=noise)
             _, read = self.decoder(z, carries, None, noises)
+            seen = None
             if encoding.memory is not None:
                 noise_seen = fold(noise, _CONTEXT)
                 seen, alignment = self.attention.look(read, encoding.memory, noise_seen)
-                read = self.attention.read_out(seen, read)
+        if c.attend != "feeding":
+            read = self._read_out(seen, read)
         return self._logits(read, encoding, fold(noise, _OUT)), alignment
 
     def _unroll(self, encoding, z, noise):
-        """Step by step where a step needs what the one before saw: readouts and alignments."""
+        """Step by step where a step needs what the one before saw.
+
+        Returns contexts, top outputs and alignments of all steps; instead of top outputs the
+        readouts, where these are fed.
+        """
 
         def advance(model, state, now):
             z, time = now
-            state, read = model._advance(state, z, encoding, fold(noise, time))
-            return state, (read, state.alignment)
+            state, seen, top = model._advance(state, z, encoding, fold(noise, time))
+            if model.config.attend == "feeding":
+                top = model._read_out(seen, top)
+                state = state._replace(fed=top)
+            return state, (seen, top, state.alignment)
 
         scan = nn.scan(
             advance,

@@ -89,6 +89,8 @@ class Toy:
         """Refuse sizes that cannot be."""
         at_least(1, self, "symbols", "min_length", "train", "dev", "test")
         at_least(0, self, "longer", most=1_000)
+        if self.max_length > 1_000:
+            raise UserError(f"Toy.max_length must be at most 1,000, not {self.max_length}")
         if self.symbols > 26:
             raise UserError(f"Toy.symbols must be at most 26 (a to z), not {self.symbols}")
         if self.max_length < self.min_length:

@@ -16,7 +16,7 @@ from s2sjax.decode import Decoded, Greedy, Policy, decode
 from s2sjax.dropout import Noise, fold
 from s2sjax.losses import token_losses, weighted_mean
 from s2sjax.metrics import Count, argmax, scores
-from s2sjax.models import Seq2Seq
+from s2sjax.models import DECODING, Seq2Seq
 from s2sjax.optimiser import step_size, transformation
 from s2sjax.vocab import NO_SYMBOL, padding_mask
 
@@ -141,6 +141,7 @@ class Trainer:
         a draw. The first symbol fed is always the target's.
         """
         encoding = self.apply(params, source, noise, method=Seq2Seq.encode)
+        theirs = fold(noise, DECODING)
 
         def step(before, now):
             carry, own = before
@@ -149,7 +150,7 @@ class Trainer:
             forced = jax.random.bernoulli(key_forced, forcing, own.shape) | (own < 0)
             token = jnp.where(forced, gold, own)
             carry, logits = self.apply(
-                params, carry, token, encoding, fold(noise, time), method=Seq2Seq.step
+                params, carry, token, encoding, fold(theirs, time), method=Seq2Seq.step
             )
             own = jax.random.categorical(key_own, jax.lax.stop_gradient(logits))
             return (carry, own.astype(jnp.int32)), logits
