@@ -293,8 +293,8 @@ def prediction_table(
         "Paired by seed. Difference a − b of the means, of percentages in points, [95 % bootstrap "
         "interval]; two-sided sign-flip p, and the same by Holm's correction for the "
         f"{directions} direction{'s' * (directions != 1)} predicted here. Held: the interval lies "
-        "wholly where it was predicted; failed: no part of it does; a direction needs a corrected p "
-        f"of at most {LEVEL:g} as well. Open: the seeds cannot tell."
+        "wholly where it was predicted; failed: no part of it does; a direction needs a corrected "
+        f"p of at most {LEVEL:g} as well. Open: the seeds cannot tell."
     )
     warning = caution(min(j.comparison.n for j in judged)) if judged else None
     return Table(

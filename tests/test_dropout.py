@@ -1,6 +1,8 @@
 """Dropout: off without a key, unbiased, and where the model says it is."""
 
 import functools
+from collections import Counter
+from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
@@ -68,34 +70,128 @@ def test_the_recurrent_mask_is_the_same_at_every_step_and_its_gradient_is_exact(
         np.testing.assert_allclose(ours, autodiff, rtol=1e-4, atol=1e-5)
 
 
+def make(**settings):
+    """A trainer of a tiny model, and parameters."""
+    model = Seq2Seq(5, 0, Model(**{"cell": "rnn", "hidden_size": 4, **settings}))
+    trainer = Trainer(model, Optimiser(), Training(batch_size=2), 10, 2)
+    return trainer, trainer.init(KEY, jnp.float32(0.1)).params
+
+
+EVERYWHERE = {"dropout": 0.5, "context_dropout": 0.5, "recurrent_dropout": 0.5}
+DEEP = {"embed_dim": 3, "encoder_layers": 2, "decoder_layers": 2, **EVERYWHERE}
+ROWS, READ, WRITTEN = 2, 4, 4  # sequences, and symbols that are read and written
+
+
+def test_noise_changes_the_loss_while_training_only(monkeypatch):
+    trainer, params = make(embed_dim=3, dropout=0.5)
+    batch = Batch(Examples(SOURCE, TARGET), jnp.ones(ROWS))
+    loss = jax.jit(trainer.loss)
+    one, again, other = (loss(params, batch, jax.random.key(i), 1.0) for i in (0, 0, 1))
+    assert one == again != other
+    monkeypatch.setattr(jax.random, "bernoulli", lambda *_: pytest.fail("something is dropped"))
+    jax.eval_shape(trainer.evaluate, params, batch.examples)
+
+
+# --- where ------------------------------------------------------------------------------------
+
+ENCODER, DECODER, LOGITS = "encoder", "decoder", "logits"
 PLACES = [
-    {"dropout": 0.5, "embed_dim": 4},
-    {"dropout": 0.5, "encoder_layers": 2, "decoder_layers": 2},
-    {"recurrent_dropout": 0.5},
-    {"recurrent_dropout": 0.5, "directions": 2},
-    {"context_dropout": 0.5, "attention": "dot"},
-    {"context_dropout": 0.5, "attention": "additive", "attend": "before"},
+    ({"dropout": 0.5}, {LOGITS}),
+    ({"dropout": 0.5, "embed_dim": 3}, {ENCODER, DECODER, LOGITS}),
+    ({"dropout": 0.5, "encoder_layers": 2}, {ENCODER, LOGITS}),
+    ({"dropout": 0.5, "decoder_layers": 2}, {DECODER, LOGITS}),
+    ({"context_dropout": 0.5}, {LOGITS}),
+    ({"context_dropout": 0.5, "attend": "feeding"}, {DECODER, LOGITS}),
+    ({"context_dropout": 0.5, "attend": "before"}, {DECODER, LOGITS}),
+    ({"recurrent_dropout": 0.5}, {ENCODER, DECODER, LOGITS}),
+    ({"recurrent_dropout": 0.5, "directions": 2}, {ENCODER, DECODER, LOGITS}),
 ]
 
 
-@pytest.mark.parametrize("settings", PLACES, ids=str)
-def test_noise_changes_the_loss_while_training_only(settings):
-    model = Seq2Seq(5, 0, Model(hidden_size=6, **settings))
-    trainer = Trainer(model, Optimiser(), Training(batch_size=2), 10, 2)
-    params = trainer.init(KEY, jnp.float32(0.1)).params
-    batch = Batch(Examples(SOURCE, TARGET), jnp.ones(2))
-    loss = jax.jit(trainer.loss)
-    one, other = (loss(params, batch, jax.random.key(i), 1.0) for i in (0, 1))
-    assert one == loss(params, batch, jax.random.key(0), 1.0)
-    assert one != other
-    counts, _ = jax.jit(trainer.evaluate)(params, batch.examples)
-    again, _ = jax.jit(trainer.evaluate)(params, batch.examples)
-    assert counts["loss"].right == again["loss"].right
-    quiet = Seq2Seq(5, 0, Model(hidden_size=6, **{**settings, **dict.fromkeys(
-        ("dropout", "recurrent_dropout", "context_dropout"), 0.0)}))  # fmt: skip
-    calm = trainer.__class__(quiet, Optimiser(), Training(batch_size=2), 10, 2)
-    silent, _ = jax.jit(calm.evaluate)(params, batch.examples)
-    assert counts["loss"].right == silent["loss"].right
+@pytest.mark.parametrize(("settings", "noisy"), PLACES, ids=str)
+def test_noise_is_where_the_settings_say_and_nowhere_else(settings, noisy):
+    """An encoder's outputs and the alignments of a decoder tell nothing of its readout's noise."""
+    trainer, params = make(attention="dot", **settings)
+
+    @jax.jit
+    def shown(key):
+        """Without noise, with it, and with it symbol by symbol; the decoder reads the same."""
+        quiet, loud = (trainer.apply(params, SOURCE, k, method=Seq2Seq.encode) for k in (None, key))
+        noisy_at_last = quiet._replace(noises=loud.noises)
+        target_in = TARGET[:, :2]
+        found = []
+        for encoding, k in ((quiet, None), (noisy_at_last, key)):
+            found.append(
+                trainer.apply(params, encoding, target_in, k, method=Seq2Seq.write_aligned)
+            )
+        state, steps = quiet.carry, []
+        for time, token in enumerate(target_in.T):
+            state, logits = trainer.apply(
+                params, state, token, noisy_at_last, fold(key, time), method=Seq2Seq.step
+            )
+            steps.append((logits, state.alignment))
+        stepped = tuple(jnp.stack(parts, 1) for parts in zip(*steps, strict=True))
+        return (quiet.outputs, loud.outputs), (*found, stepped)
+
+    (quiet, loud), (silent, *ways) = shown(KEY)
+    assert np.allclose(quiet, loud, atol=1e-6) == (ENCODER not in noisy)
+    for way in ways:
+        for place, without, given in zip((LOGITS, DECODER), silent, way, strict=True):
+            assert np.allclose(without, given, atol=1e-6) == (place not in noisy), place
+
+
+# --- which keys -------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def spent(monkeypatch):
+    """What keys are used for, while nothing is compiled: `{use: [(key, shape), ...]}`.
+
+    Nothing is dropped: what matters is the keys.
+    """
+    uses = {use: [] for use in ("bernoulli", "categorical", "fold_in", "split")}
+
+    def spy(use, real, key, *arguments):
+        shape = arguments[-1] if use == "bernoulli" else None
+        if not isinstance(key, jax.core.Tracer):
+            data = np.array(jax.random.key_data(key)).reshape(-1, 2)
+            uses[use] += [(row.tobytes(), shape) for row in data]
+        return jnp.ones(shape, bool) if use == "bernoulli" else real(key, *arguments)
+
+    for use in uses:
+        monkeypatch.setattr(jax.random, use, functools.partial(spy, use, getattr(jax.random, use)))
+    return uses
+
+
+STATES, ENCODED = [(ROWS, 4)] * 2, [(ROWS, READ, 3), (ROWS, READ, 4)]
+WHOLE, STEP = (ROWS, WRITTEN), (ROWS,)
+MASKS = {
+    ("after", 1.0): [(*WHOLE, 3), *[(*WHOLE, 4)] * 3],
+    ("feeding", 1.0): [(*WHOLE, 3), (*WHOLE, 4), *[(*STEP, 4)] * 2 * WRITTEN],
+    ("feeding", 0.5): [*[(*STEP, 3), *[(*STEP, 4)] * 3, STEP] * WRITTEN],
+}
+"""Shapes of the decoder's draws: embedding, between layers, context, output, forcing."""
+
+
+@pytest.mark.parametrize(("attend", "forcing"), MASKS)
+def test_no_key_is_used_twice_in_two_updates(attend, forcing, spent, monkeypatch):
+    monkeypatch.setattr(jax, "value_and_grad", lambda loss: lambda p, *rest: (loss(p, *rest), p))
+    trainer, _ = make(attention="dot", attend=attend, **DEEP)
+    trainer = replace(trainer, training=replace(trainer.training, teacher_forcing=forcing))
+    batch = Batch(Examples(SOURCE, TARGET), jnp.ones(ROWS))
+    state = trainer.init(KEY, jnp.float32(0.1))
+    for found in spent.values():
+        found.clear()
+    with jax.disable_jit():
+        for _ in range(2):
+            state, _ = trainer.train_step(state, batch)
+    drawn = [*spent["bernoulli"], *spent["categorical"]]
+    keys = {key for key, _ in drawn}
+    assert len(keys) == len(drawn)
+    assert not keys & {key for use in ("fold_in", "split") for key, _ in spent[use]}
+    shapes = Counter(shape for _, shape in spent["bernoulli"])
+    assert shapes == Counter([*STATES, *STATES, *ENCODED, *MASKS[attend, forcing]] * 2)
+    assert len(spent["categorical"]) == (0 if forcing == 1 else WRITTEN * 2)
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -109,19 +205,22 @@ def sampled(trainer, params, noise):
 
 
 def test_recurrent_noise_is_the_same_forced_and_symbol_by_symbol():
-    model = Seq2Seq(5, 0, Model(hidden_size=6, recurrent_dropout=0.5, decoder_layers=2))
-    trainer = Trainer(model, Optimiser(), Training(batch_size=2), 10, 2)
-    params = trainer.init(KEY, jnp.float32(0.1)).params
+    trainer, params = make(recurrent_dropout=0.5, decoder_layers=2, cell="lstm")
     np.testing.assert_allclose(
         forced(trainer, params, KEY), sampled(trainer, params, KEY), rtol=1e-5, atol=1e-6
     )
 
 
-def test_other_noise_is_drawn_for_every_symbol():
-    model = Seq2Seq(5, 0, Model(hidden_size=6, dropout=0.5))
+@pytest.mark.parametrize("write", [forced, sampled])
+def test_other_noise_is_drawn_for_every_row_and_symbol(write):
+    """Every state is 1/2 in every unit, and the output layer shows it as it is: so the mask."""
+    model = Seq2Seq(32, 0, Model(cell="rnn", hidden_size=32, dropout=0.25))
     trainer = Trainer(model, Optimiser(), Training(batch_size=2), 10, 2)
     params = jax.tree.map(jnp.zeros_like, trainer.init(KEY, jnp.float32(0.1)).params)
-    params["output"]["w"] = jnp.ones_like(params["output"]["w"])
-    params["decoder"]["cell"]["b"] = jnp.ones_like(params["decoder"]["cell"]["b"])
-    logits = forced(trainer, params, KEY)[..., 0]
-    assert len(set(np.round(np.array(logits).ravel() / np.array(logits).max(), 3).tolist())) > 2
+    params["output"]["w"] = jnp.eye(32)
+    params["decoder"]["cell"]["b"] = jnp.full(32, np.arctanh(0.5), jnp.float32)
+    masks = 2 * np.array(write(trainer, params, KEY))
+    assert masks.shape == (ROWS, WRITTEN, 32)
+    np.testing.assert_allclose(np.unique(masks.round(5)), [0, 1 / 0.75], rtol=1e-5)
+    assert 0.15 < (masks == 0).mean() < 0.35
+    assert len({row.tobytes() for row in masks.reshape(-1, 32)}) == ROWS * WRITTEN

@@ -81,7 +81,9 @@ def right_logits(trainer, params, one_hot, examples):
     return (logits * wanted).sum(-1)
 
 
-@pytest.mark.parametrize("name", VARIANTS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[pytest.mark.slow] * (i > 1)) for i, n in enumerate(VARIANTS)]
+)
 def test_it_is_the_norm_of_the_gradient_with_respect_to_one_hot_inputs(name):
     trainer, params, examples = trained(VARIANTS[name])
     one_hot = jax.nn.one_hot(examples.source, trainer.model.vocab_size)

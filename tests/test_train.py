@@ -393,12 +393,18 @@ UNREAD = Text(justify="left", source_eos=False, target_eos=False, start="nothing
     "run",
     [
         replace(ONE_DIGIT, model=replace(ONE_DIGIT.model, cell="gru")),
-        replace(ONE_DIGIT, model=replace(ONE_DIGIT.model, cell="rnn")),
-        replace(ONE_DIGIT, model=replace(ONE_DIGIT.model, peeky=True)),
-        replace(ONE_DIGIT, model=replace(ONE_DIGIT.model, decoder="repeat"), text=UNREAD),
-        replace(ONE_DIGIT, train=replace(ONE_DIGIT.train, teacher_forcing_end=0.0)),
+        replace(ONE_DIGIT, model=replace(ONE_DIGIT.model, attention="dot", directions=2)),
+        *(
+            pytest.param(run, marks=pytest.mark.slow)
+            for run in (
+                replace(ONE_DIGIT, model=replace(ONE_DIGIT.model, cell="rnn")),
+                replace(ONE_DIGIT, model=replace(ONE_DIGIT.model, peeky=True)),
+                replace(ONE_DIGIT, model=replace(ONE_DIGIT.model, decoder="repeat"), text=UNREAD),
+                replace(ONE_DIGIT, train=replace(ONE_DIGIT.train, teacher_forcing_end=0.0)),
+            )
+        ),
     ],
-    ids=["gru", "rnn", "peeky", "repeat", "own symbols fed"],
+    ids=["gru", "attention", "rnn", "peeky", "repeat", "own symbols fed"],
 )
 def test_every_kind_learns_one_digit_addition_from_a_seed_never_seen(run):
     assert learn(run, FRESH) >= 0.5, f"seed {FRESH}"  # a tenth is right without reading

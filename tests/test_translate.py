@@ -101,6 +101,7 @@ def test_a_file_that_is_missing_is_named(tmp_path, monkeypatch, capsys):
         call(translate.body, monkeypatch, capsys, "small", "--sentences.trian", "x")
 
 
+@pytest.mark.slow
 def test_the_speed_of_training_is_told(monkeypatch):
     small = translate.SMOKE
     settings = translate.replace(small.sentences, buckets=1)
