@@ -108,7 +108,9 @@ PLACES = [
 ]
 
 
-@pytest.mark.parametrize(("settings", "noisy"), PLACES, ids=str)
+@pytest.mark.parametrize(
+    ("settings", "noisy"), PLACES, ids=lambda x: str(sorted(x) if isinstance(x, set) else x)
+)
 def test_noise_is_where_the_settings_say_and_nowhere_else(settings, noisy):
     """An encoder's outputs and the alignments of a decoder tell nothing of its readout's noise."""
     trainer, params = make(attention="dot", **settings)
