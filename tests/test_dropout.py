@@ -15,7 +15,7 @@ from s2sjax.data import Batch, Examples
 from s2sjax.dropout import dropout, fold, kept
 from s2sjax.models import Seq2Seq
 from s2sjax.rnn import Weights, rnn_scan, rnn_step
-from s2sjax.train import Trainer
+from s2sjax.train import Trainer, TrainState
 
 KEY = jax.random.key(3)
 SOURCE = jnp.array([[1, 2, 3, 4], [4, 3, 0, 0]], jnp.int32)
@@ -71,10 +71,12 @@ def test_the_recurrent_mask_is_the_same_at_every_step_and_its_gradient_is_exact(
 
 
 def make(**settings):
-    """A trainer of a tiny model, and parameters."""
+    """A trainer of a tiny model, and parameters, drawn without compiling anything."""
     model = Seq2Seq(5, 0, Model(**{"cell": "rnn", "hidden_size": 4, **settings}))
     trainer = Trainer(model, Optimiser(), Training(batch_size=2), 10, 2)
-    return trainer, trainer.init(KEY, jnp.float32(0.1)).params
+    shapes = jax.eval_shape(trainer.init, KEY, jnp.float32(0.1)).params
+    draw = np.random.default_rng(0)
+    return trainer, jax.tree.map(lambda x: jnp.array(draw.normal(size=x.shape), x.dtype), shapes)
 
 
 EVERYWHERE = {"dropout": 0.5, "context_dropout": 0.5, "recurrent_dropout": 0.5}
@@ -178,10 +180,11 @@ MASKS = {
 @pytest.mark.parametrize(("attend", "forcing"), MASKS)
 def test_no_key_is_used_twice_in_two_updates(attend, forcing, spent, monkeypatch):
     monkeypatch.setattr(jax, "value_and_grad", lambda loss: lambda p, *rest: (loss(p, *rest), p))
-    trainer, _ = make(attention="dot", attend=attend, **DEEP)
+    trainer, params = make(attention="dot", attend=attend, **DEEP)
     trainer = replace(trainer, training=replace(trainer.training, teacher_forcing=forcing))
     batch = Batch(Examples(SOURCE, TARGET), jnp.ones(ROWS))
-    state = trainer.init(KEY, jnp.float32(0.1))
+    start = jnp.int32(0)
+    state = TrainState(params, trainer.tx.init(params), jnp.float32(0), KEY, start, start, None)
     for found in spent.values():
         found.clear()
     with jax.disable_jit():
@@ -207,7 +210,7 @@ def sampled(trainer, params, noise):
 
 
 def test_recurrent_noise_is_the_same_forced_and_symbol_by_symbol():
-    trainer, params = make(recurrent_dropout=0.5, decoder_layers=2, cell="lstm")
+    trainer, params = make(recurrent_dropout=0.5, decoder_layers=2)
     np.testing.assert_allclose(
         forced(trainer, params, KEY), sampled(trainer, params, KEY), rtol=1e-5, atol=1e-6
     )
@@ -218,7 +221,8 @@ def test_other_noise_is_drawn_for_every_row_and_symbol(write):
     """Every state is 1/2 in every unit, and the output layer shows it as it is: so the mask."""
     model = Seq2Seq(32, 0, Model(cell="rnn", hidden_size=32, dropout=0.25))
     trainer = Trainer(model, Optimiser(), Training(batch_size=2), 10, 2)
-    params = jax.tree.map(jnp.zeros_like, trainer.init(KEY, jnp.float32(0.1)).params)
+    shapes = jax.eval_shape(trainer.init, KEY, jnp.float32(0.1)).params
+    params = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
     params["output"]["w"] = jnp.eye(32)
     params["decoder"]["cell"]["b"] = jnp.full(32, np.arctanh(0.5), jnp.float32)
     masks = 2 * np.array(write(trainer, params, KEY))
