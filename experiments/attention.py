@@ -186,6 +186,8 @@ def pairs(preset: str, _: Study | None = None) -> list[tuple[str, str]]:
 def predictions(preset: str) -> list[Prediction]:
     """That there is a gap to leave, and the folklore, a line a cell that attends or reads twice."""
     (first, *_), found = pairs(preset), []
+    if len(GRIDS[preset].orders) == 1:
+        return []
     for (name, settings), (a, b) in zip(cells(preset).items(), pairs(preset), strict=True):
         if (a, b) == first:
             found.append(Prediction(f"{name}: reversal helps", a, b, HEADLINE, "greater"))

@@ -158,7 +158,8 @@ def spent(monkeypatch):
     def spy(use, real, key, *arguments):
         shape = arguments[-1] if use == "bernoulli" else None
         if not isinstance(key, jax.core.Tracer):
-            data = np.array(jax.random.key_data(key)).reshape(-1, 2)
+            with jax.ensure_compile_time_eval():  # also where a scan is being traced
+                data = np.array(jax.random.key_data(key)).reshape(-1, 2)
             uses[use] += [(row.tobytes(), shape) for row in data]
         return jnp.ones(shape, bool) if use == "bernoulli" else real(key, *arguments)
 
