@@ -101,7 +101,8 @@ class Model:
     embed_dim: int | None = None
     """Width of the learned input embedding; None reads one-hot inputs."""
     tied_output: bool = False
-    """The output layer's matrix is the decoder's embedding (Press & Wolf, 2017)."""
+    """The output layer's matrix is the decoder's embedding (Press & Wolf, 2017); `init` torch draws
+    that too large for an output layer."""
     dropout: float = 0.0
     """Chance that an entry is dropped on its way up: of an embedding, between layers, and into the
     output layer (Zaremba et al., 2014); drawn for every step."""

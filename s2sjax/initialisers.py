@@ -1,20 +1,23 @@
 """Initial weights as other libraries draw them: presets, because they are a confound.
 
-========== ============================ ================================ ==========================
-preset     input and output kernels     recurrent kernel                 biases
-========== ============================ ================================ ==========================
-keras      Glorot uniform               orthogonal over all gates        0, LSTM's forget gate 1
-flax       LeCun normal                 orthogonal, each gate on its own 0
-torch      uniform +-1/sqrt(hidden)     the same                         the same
-sutskever  uniform +-0.08               the same                         the same
-saitoh     normal/sqrt(rows)            the same                         0
-========== ============================ ================================ ==========================
+========= ======================== ======================= ================== ======================
+preset    input, output kernels    recurrent kernel        biases             embeddings
+========= ======================== ======================= ================== ======================
+keras     Glorot uniform           orthogonal, over gates  0, LSTM's forget 1 uniform +-0.05
+flax      LeCun normal             orthogonal, each gate   0                  normal/sqrt(embed_dim)
+torch     uniform +-1/sqrt(hidden) the same                the same           normal
+sutskever uniform +-0.08           the same                the same           the same
+saitoh    normal/sqrt(rows)        the same                0                  normal/100
+========= ======================== ======================= ================== ======================
 
-Embeddings are drawn as input kernels are, but saitoh's: normal/100. torch has a second bias vector,
-trained and redundant but in a GRU's candidate; here only that part of it is. Sources: keras
-``layers/rnn/lstm.py``, ``gru.py`` and ``simple_rnn.py``; flax ``linen/recurrent.py``; torch
-``nn/modules/rnn.py``; Sutskever, Vinyals & Le (2014), section 3.4; K. Saitoh, *Deep Learning from
-Scratch 2* (2018), chapter 7.
+An embedding's size is what a word weighs before anything is learned. On sentence pairs attention was
+learned with torch's weights and nothing was with Keras' (``experiments/README.md``).
+
+torch has a second bias vector, trained and redundant but in a GRU's candidate; here only that part
+of it is. Sources: keras ``layers/rnn/lstm.py``, ``gru.py``, ``simple_rnn.py`` and
+``layers/core/embedding.py``; flax ``linen/recurrent.py`` and ``linen/linear.py``; torch
+``nn/modules/rnn.py`` and ``sparse.py``; Sutskever, Vinyals & Le (2014), section 3.4; K. Saitoh,
+*Deep Learning from Scratch 2* (2018), chapter 7.
 """
 
 from collections.abc import Callable
@@ -57,6 +60,10 @@ def _normal_by_rows(key, shape):
     return jax.random.normal(key, shape) / shape[0] ** 0.5
 
 
+def _normal_by_columns(key, shape):
+    return jax.random.normal(key, shape) / shape[1] ** 0.5
+
+
 def _normal_hundredth(key, shape):
     return jax.random.normal(key, shape) / 100
 
@@ -83,13 +90,14 @@ def initialisers(preset: Initialiser, hidden_size: int, cell: Cell = "lstm") -> 
         case "keras":
             glorot = jax.nn.initializers.glorot_uniform()
             gate_bias = _forget_one if cell == "lstm" else _zeros
-            return Initialisers(glorot, orthogonal, gate_bias, _zeros, glorot)
+            return Initialisers(glorot, orthogonal, gate_bias, _zeros, _uniform(0.05))
         case "flax":
             # One fan-in for all gates: drawing them together or each on its own is the same.
             per_gate = _per_gate(orthogonal, GATES[cell])
-            return Initialisers(lecun, per_gate, _zeros, _zeros, lecun)
+            return Initialisers(lecun, per_gate, _zeros, _zeros, _normal_by_columns)
         case "torch":
-            return Initialisers(*[_uniform(hidden_size**-0.5)] * 5)
+            drawn = Initialisers(*[_uniform(hidden_size**-0.5)] * 5)
+            return drawn._replace(embedding=jax.nn.initializers.normal(1.0))
         case "sutskever":
             return Initialisers(*[_uniform(0.08)] * 5)
         case "saitoh":

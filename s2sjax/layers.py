@@ -30,6 +30,10 @@ class Noises(NamedTuple):
     kept: tuple[Float[Array, "batch hidden"] | None, ...] | None = None
 
 
+SILENT = Noises()
+"""No dropout."""
+
+
 class Layers(nn.Module):
     """Recurrent layers; the bottom one reads tokens, a context, or both.
 
@@ -136,7 +140,7 @@ class Layers(nn.Module):
         z: Float[Array, "batch time gates"],
         carries: Carries | None = None,
         mask: Bool[Array, "batch time"] | None = None,
-        noises: Noises = Noises(),  # noqa: B008 (immutable)
+        noises: Noises = SILENT,
     ) -> tuple[Carries, Float[Array, "batch time hidden"]]:
         """Run over projected inputs: the last carries, and the top layer's outputs."""
         carry, outputs = self._run(0, z, carries, mask, noises)
@@ -174,7 +178,7 @@ class Layers(nn.Module):
         self,
         z: Float[Array, "batch gates"],
         carries: Carries,
-        noises: Noises = Noises(),  # noqa: B008 (immutable)
+        noises: Noises = SILENT,
     ) -> tuple[Carries, Float[Array, "batch hidden"]]:
         """One step in one direction from the projected input `z`: carries, and the top output."""
         keeps = noises.kept or (None,) * self.num_layers

@@ -16,7 +16,7 @@ from s2sjax.attention import Attention, Memory
 from s2sjax.config import Model
 from s2sjax.dropout import Noise, dropout, fold
 from s2sjax.initialisers import initialisers
-from s2sjax.layers import Carries, Layers, Noises
+from s2sjax.layers import SILENT, Carries, Layers, Noises
 from s2sjax.linear import affine, matmul
 from s2sjax.rnn import Carry
 from s2sjax.vocab import padding_mask
@@ -60,7 +60,7 @@ class Encoding(NamedTuple):
     drive: Float[Array, "batch gates"] | None
     offset: Float[Array, "batch vocab"] | None
     memory: Memory | None = None
-    noises: Noises = Noises()
+    noises: Noises = SILENT
 
 
 class Bridge(nn.Module):

@@ -1,6 +1,7 @@
 """Sentence pairs in four steps: prepare, build, train, infer.
 
-    run = Translation(Sentences(train="pairs.tsv"), Model(attention="general", embed_dim=128))
+    model = Model(attention="additive", embed_dim=128, init="torch")
+    run = Translation(Sentences(train="pairs.tsv"), model)
     prepared = prepare(run.sentences)                            # preparation.py
     trainer = build(run, prepared)
     translator = train(run, prepared, trainer, Path("runs/mine"))

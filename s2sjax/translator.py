@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -208,7 +209,7 @@ class Translator:
         done = [Translated((self._end,), (empty,)) for _ in texts]
         for numbers, found in self._found(rows, search, seed):
             for i, number in enumerate(numbers):
-                one = jax.tree.map(lambda x: x[i], found)  # noqa: B023 (called at once)
+                one = jax.tree.map(itemgetter(i), found)
                 done[number] = self._told(texts[number], one, replace_unknowns)
         return done
 

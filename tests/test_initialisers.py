@@ -57,7 +57,6 @@ def assert_orthonormal_rows(matrix):
 def test_keras_kernels_are_glorot_uniform_over_all_gates(cell):
     drawn = draw("keras", cell)
     assert_uniform(drawn.kernel, np.sqrt(6 / (INPUTS + GATES[cell] * HIDDEN)))
-    assert_uniform(drawn.embedding, np.sqrt(6 / (INPUTS + HIDDEN)))
 
 
 @of_every_cell
@@ -116,22 +115,30 @@ def test_flax_weights_are_distributed_as_those_of_its_own_cell(cell, theirs, gat
 @of_every_cell
 @pytest.mark.parametrize("preset", BOUNDS)
 def test_uniform_presets_draw_every_parameter_biases_too(preset, cell):
-    for weights in draw(preset, cell):
+    for weights in draw(preset, cell)[:-1]:
         assert_uniform(weights, BOUNDS[preset])
 
 
 @of_every_cell
-def test_saitohs_kernels_are_normal_by_their_rows_and_his_embeddings_a_hundredth(cell):
+def test_saitohs_kernels_are_normal_by_their_rows(cell):
     drawn = draw("saitoh", cell)
     assert_normal(drawn.kernel, INPUTS**-0.5)
     assert_normal(drawn.recurrent, HIDDEN**-0.5)
-    assert_normal(drawn.embedding, 0.01)
 
 
-@pytest.mark.parametrize("preset", [preset for preset in PRESETS if preset != "saitoh"])
-def test_all_others_draw_embeddings_as_kernels(preset):
-    draws = initialisers(preset, HIDDEN)
-    assert draws.embedding is draws.kernel
+def test_embeddings_have_the_size_that_each_library_gives_them():
+    assert_uniform(draw("keras").embedding, 0.05)
+    assert_uniform(draw("sutskever").embedding, 0.08)
+    assert_normal(draw("flax").embedding, HIDDEN**-0.5)
+    assert_normal(draw("torch").embedding, 1)
+    assert_normal(draw("saitoh").embedding, 0.01)
+
+
+def test_flax_embeddings_are_distributed_as_its_own():
+    ids = jnp.zeros(1, jnp.int32)
+    theirs = nn.Embed(INPUTS, HIDDEN).init(jax.random.key(1), ids)["params"]["embedding"]
+    ours = draw("flax").embedding
+    assert scipy.stats.ks_2samp(ours.ravel(), theirs.ravel()).pvalue > 0.01
 
 
 @of_every_preset
@@ -180,7 +187,8 @@ def test_every_parameter_of_a_model_is_drawn_as_the_preset_says(preset, cell):
     for side in (params["encoder"], params["decoder"]):
         layer = side["cell"]
         if preset in bounds:
-            everything = np.concatenate([p.ravel() for p in jax.tree.leaves(side)])
+            everything = np.concatenate([p.ravel() for p in jax.tree.leaves(layer)])
+            assert (abs(side["embedding"]).max() > 1) == (preset == "torch")
             assert 0.9 * bounds[preset] < abs(everything).max() <= bounds[preset]
             assert all(layer[name].any() for name in {"b", "bn"} & set(layer))
             continue
