@@ -9,11 +9,11 @@ The command: ``python experiments/addition_rnn.py digits3``; the other sizes are
 ``digits4`` and ``digits5``, and ``cells`` compares LSTM, GRU and simple RNN on two digits, in fewer
 epochs than reversed needs for 99 % there.
 
-Time on two CPU cores, measured: cells 4 minutes; digits2 5 and digits3 31, both beside other work.
-digits4 and digits5 take about 20 and 60 by their time per update.
+Time on two CPU cores, measured: cells 4 minutes; beside other work digits2 5, digits3 31, digits4
+64 and digits5 81.
 
-What to expect: with 50k questions of three digits both orders get to 99 % of the characters,
-reversed in about half the epochs.
+What to expect: from three digits on both orders get to 99 % of the characters, reversed in about
+half the epochs.
 """
 
 import signal
@@ -174,6 +174,7 @@ def published(preset: str) -> list[Published]:
         ]
     claimed = CLAIMED[digits][1]
     mark = row(f"reversed, epoch {claimed}", CLAIM, "reversed", epoch=claimed, decimals=0)
+    mark = mark._replace(reason="a mark that was passed, no score")
     return [
         mark._replace(source="Keras' docstring"),
         row(f"forward, epoch {claimed}", None, "forward", epoch=claimed),
