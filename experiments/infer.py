@@ -5,7 +5,8 @@
     python experiments/infer.py runs/translate/small                       (lines typed)
 
 Piped lines come out one translation a line, in their order; an empty line stays empty. Takes about
-ten seconds to start. The model need not be finished: its last checkpoint is what translates.
+ten seconds to start. The model need not be finished: its last checkpoint is what translates, with
+early stopping the best model until then.
 """
 
 import signal
@@ -64,6 +65,8 @@ class Infer:
             )
         if self.temperature is None and (self.top_k, self.top_p, self.seed) != (None, 1.0, 0):
             raise UserError("--top-k, --top-p and --seed need --temperature: nothing is drawn")
+        if not 0 <= self.seed < 2**31:
+            raise UserError(f"--seed must be from 0 to 2^31 - 1, not {self.seed}")
         if self.beam is None and self.length_penalty != 1.0:
             raise UserError("--length-penalty needs --beam")
         if self.beam is not None and self.temperature is not None:
@@ -83,18 +86,28 @@ def lines_of(translated: Translated, n_best: int) -> Iterator[str]:
 
 
 def lines_in() -> Iterator[str]:
-    """The lines of the standard input; raises UserError where it is no UTF-8 text."""
-    try:
-        for line in sys.stdin:
-            yield line.strip()
-    except UnicodeDecodeError as error:
-        raise UserError("the lines to translate are no UTF-8 text: save them as UTF-8") from error
+    """The lines of the standard input, whatever the locale; raises UserError for other than UTF-8.
+
+    A byte-order mark does not matter.
+    """
+    for number, line in enumerate(sys.stdin.buffer, start=1):
+        try:
+            yield line.decode("utf-8-sig" if number == 1 else "utf-8").strip()
+        except UnicodeDecodeError as error:
+            raise UserError(f"line {number:,} is no UTF-8 text: save the lines as UTF-8") from error
+
+
+def _is_text(argument: str) -> bool:
+    """Whether a command line's argument was UTF-8: other bytes come as lone surrogates."""
+    return not any("\ud800" <= character <= "\udfff" for character in argument)
 
 
 def infer() -> None:
     """Parse, load, translate."""
     asked = parse(Infer, __doc__ or "")
     search = asked.search()
+    if not all(map(_is_text, asked.texts)):
+        raise UserError("the text to translate is no UTF-8")
     jax.config.update("jax_enable_x64", False)
     translator = Translator.load(asked.workdir)
     typed = not asked.texts and sys.stdin.isatty()
@@ -102,11 +115,11 @@ def infer() -> None:
         print("Type a sentence and Enter; Ctrl-D ends.")
     texts = iter(asked.texts) if asked.texts else lines_in()
     size = 1 if typed else 16 * translator.batch_size  # many at once fill the batches of each width
+    settings, done = {"replace_unknowns": asked.replace_unknown, "seed": asked.seed}, 0
     while some := list(islice(texts, size)):
-        for translated in translator.translate(
-            some, search, replace_unknowns=asked.replace_unknown, seed=asked.seed
-        ):
+        for translated in translator.translate(some, search, **settings, first=done):
             print(*lines_of(translated, asked.n_best), sep="\n", flush=typed)
+        done += len(some)
 
 
 if __name__ == "__main__":

@@ -37,6 +37,7 @@ from rich.console import Console
 
 from s2sjax.cli import main, make_console, parse_preset
 from s2sjax.config import Model, Optimiser, Training, Translation
+from s2sjax.errors import UserError
 from s2sjax.files import write_atomically, write_json
 from s2sjax.metrics import HEADLINE
 from s2sjax.pictures import Heat, heat_maps
@@ -136,12 +137,15 @@ def number_words(number: int) -> tuple[str, str]:
 
 
 def write_numbers(path: Path) -> None:
-    """Two thousand numbers without teens, an example a line."""
+    """Two thousand numbers without teens, an example a line; a file that is another is left."""
     numbers = [n for n in range(20, 10_000) if n % 100 >= 20]
     chosen = sorted(random.Random(0).sample(numbers, 2_000))
     lines = ("\t".join(number_words(number)) for number in chosen)
+    text = "\n".join(lines) + "\n"
+    if path.exists() and path.read_bytes() != text.encode():
+        raise UserError(f"{path} is to hold the numbers of smoke and holds something else: move it")
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, "\n".join(lines) + "\n")
+    write_atomically(path, text)
 
 
 # --- what is told -----------------------------------------------------------------------------
@@ -194,7 +198,7 @@ def alignments(translator: Translator, prepared: Prepared, path: Path) -> list[P
         best = found.hypotheses[0]
         if best.alignment is not None:
             heat = Heat(best.alignment, best.symbols, found.source)
-            panels[found.text[:60]] = {"": heat}
+            panels[f"{len(panels) + 1}. {found.text[:60]}"] = {"": heat}
     if not panels:
         return []
     heat_maps(panels, path, "Where each word looks", "share of the attention", "test sentences")
@@ -215,7 +219,7 @@ def headline(scores: Scores) -> str:
 
 def translate(preset: str, run: Translation, folder: Path, console: Console) -> Results:
     """Prepare, build, train, infer; then the report."""
-    if run.sentences.train == SMOKE.sentences.train:
+    if preset == "smoke" and run.sentences.train == SMOKE.sentences.train:
         write_numbers(Path(run.sentences.train))
     prepared = prepare(run.sentences)
     console.print(prepared.table().rich())

@@ -2,7 +2,8 @@
 
 A bucket is a source width, a target width and a number of rows: one shape, one compiled program.
 Buckets grow in both widths, and a pair goes to the first, so the narrowest, that holds it. A batch
-has as many rows as fit a budget of *padded* positions, so that the budget bounds memory. Lengths
+has as many rows as fit a budget of *padded* positions, so that the budget bounds memory; or as
+there are, where these are fewer. Lengths
 count every id of a row, begin and end symbols included.
 """
 
@@ -90,8 +91,8 @@ def boundaries(lengths: Int[np.ndarray, "pairs 2"], count: int, tokens: int) -> 
     before = np.zeros((count + 1, *shape), np.int64)  # the bucket before the last, as one number
     for i, j in np.argwhere(held):
         width = int(sources[i - 1] + targets[j - 1])
-        rows = rows_per_batch(width, tokens)
         new = held[i, j] - held[: i + 1, : j + 1]
+        rows = np.clip(new, 1, rows_per_batch(width, tokens))
         positions = fewest[:-1, : i + 1, : j + 1] - (-new // rows) * rows * width
         positions = positions.reshape(count, -1)
         before[1:, i, j] = positions.argmin(axis=1)
@@ -100,8 +101,9 @@ def boundaries(lengths: Int[np.ndarray, "pairs 2"], count: int, tokens: int) -> 
     i, j = len(sources), len(targets)
     for k in range(int(fewest[:, i, j].argmin()), 0, -1):
         source, target = int(sources[i - 1]), int(targets[j - 1])
-        chain.append(Bucket(source, target, rows_per_batch(source + target, tokens)))
-        i, j = divmod(int(before[k, i, j]), j + 1)
+        inside, (i, j) = held[i, j], divmod(int(before[k, i, j]), j + 1)
+        rows = min(rows_per_batch(source + target, tokens), int(inside - held[i, j]))
+        chain.append(Bucket(source, target, rows))
     return tuple(reversed(chain))
 
 

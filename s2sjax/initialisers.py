@@ -10,8 +10,8 @@ sutskever uniform +-0.08           the same                the same           th
 saitoh    normal/sqrt(rows)        the same                0                  normal/100
 ========= ======================== ======================= ================== ======================
 
-An embedding's size is what a word weighs before anything is learned. On sentence pairs attention was
-learned with torch's weights and nothing was with Keras' (``experiments/README.md``).
+An embedding's size is what a word weighs before anything is learned. On sentence pairs attention
+was learned with torch's weights and nothing was with Keras' (``experiments/README.md``).
 
 torch has a second bias vector, trained and redundant but in a GRU's candidate; here only that part
 of it is. Sources: keras ``layers/rnn/lstm.py``, ``gru.py``, ``simple_rnn.py`` and

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import zip_longest
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
@@ -57,11 +58,6 @@ class Form(NamedTuple):
     def in_order(self, text: str) -> str:
         """A target as the vocabulary would write it: what a translation can be equal to."""
         return self.target.join(self.target.pieces(text))
-
-    @property
-    def cuts_words(self) -> bool:
-        """Whether a target's symbols are its words, joined by blanks."""
-        return isinstance(self.target, WordVocabulary)
 
     def to_json(self) -> dict[str, Any]:
         """As JSON values."""
@@ -178,7 +174,10 @@ def prepare(settings: Sentences) -> Prepared:
 
 
 def _streamed(settings: Sentences, given: dict[str, Pairs], told: dict[str, str]) -> Prepared:
-    """`prepare` for a training file that stays where it is, read three times."""
+    """`prepare` for a training file that stays where it is.
+
+    It is read for each vocabulary, for the index, and for sources that dev and test have too.
+    """
     paths = tuple(map(Path, files(settings.train)))
     form = _form(settings, lambda: _lines(paths))
     too_long = 0
@@ -189,7 +188,7 @@ def _streamed(settings: Sentences, given: dict[str, Pairs], told: dict[str, str]
         if isinstance(pair, str) or _fits(settings, (form.read(pair[0]), form.write(pair[1]))):
             return pair
         too_long += 1
-        return "too long"
+        return f"too long (Sentences.longest {settings.longest})"
 
     reader = Reader(paths, form.read, form.write, parse)
     with TemporaryDirectory() as folder:  # once it is open, the index needs no name
@@ -243,14 +242,23 @@ def _pairs_of(given: str, name: str, told: dict[str, str]) -> Pairs:
 
 
 def _lines(paths: Sequence[Path]) -> Iterator[tuple[str, str]]:
-    """The pairs of files that are too large to be held; lines that are none are passed over."""
+    """The pairs of files that are too large to be held; lines that are none are passed over.
+
+    Raises UserError for files that are no UTF-8 text, are not aligned, or have no pair.
+    """
+    names, pairs = " and ".join(map(str, paths)), 0
     with ExitStack() as stack:
         opened = [stack.enter_context(path.open("rb")) for path in paths]
-        for read, lines in enumerate(zip(*opened, strict=False)):
-            texts = [_decoded(line, read + 1, paths) for line in lines]
+        for number, lines in enumerate(zip_longest(*opened), start=1):
+            if None in lines:
+                raise UserError(f"{names} are not aligned: only one has a line {number:,}")
+            texts = [_decoded(line, number, paths) for line in lines]
             pair = sentences.pair_of(texts[0].split("\t") if len(texts) == 1 else texts)
             if not isinstance(pair, str):
+                pairs += 1
                 yield pair
+    if not pairs:
+        raise UserError(f"{names} has no sentence pair")
 
 
 def _decoded(line: bytes, number: int, paths: Sequence[Path]) -> str:

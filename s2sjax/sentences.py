@@ -1,9 +1,9 @@
-"""Sentence pairs from files: read, filtered by length, split so that nothing leaks."""
+"""Sentence pairs from files: read, and split so that nothing leaks."""
 
 import hashlib
 import math
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -121,36 +121,6 @@ def _corpus(lines: Sequence[Sequence[str]], where: str, right: str) -> Corpus:
     return corpus
 
 
-def length_filter(
-    pairs: Sequence[tuple[str, str]],
-    longest_source: int,
-    longest_target: int,
-    measure: Callable[[str], int],
-) -> Pairs:
-    """The pairs of which neither side is longer than may be.
-
-    Args:
-        pairs: source and target sentences.
-        longest_source: the greatest length of a source.
-        longest_target: the greatest length of a target.
-        measure: the length of a sentence, say in words: ``lambda text: len(rules.words(text))``.
-
-    Raises:
-        UserError: none is left.
-    """
-    kept = [
-        (source, target)
-        for source, target in pairs
-        if measure(source) <= longest_source and measure(target) <= longest_target
-    ]
-    if pairs and not kept:
-        raise UserError(
-            f"all {len(pairs):,} pairs are too long: none has a source of at most "
-            f"{longest_source:,} and a target of at most {longest_target:,}"
-        )
-    return kept
-
-
 def source_type(source: str) -> str:
     """What equal sources have in common, whichever rules read them.
 
@@ -206,9 +176,3 @@ def _place(source: str) -> float:
     """A number from 0 to 1 that is drawn by the source's type alone."""
     digest = hashlib.sha256(source_type(source).encode("utf-8", "surrogatepass")).digest()
     return int.from_bytes(digest[:8], "big") / 2**64
-
-
-def overlap(train: Sequence[tuple[str, str]], test: Sequence[tuple[str, str]]) -> int:
-    """How many test pairs have a source that, by its type, is also trained on."""
-    known = {source_type(source) for source, _ in train}
-    return sum(source_type(source) in known for source, _ in test)

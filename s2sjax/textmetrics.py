@@ -90,7 +90,7 @@ def bleu(
     references: References,
     *,
     lowercase: bool = False,
-    tokenize: Literal["13a", "intl", "char", "none"] = "13a",
+    tokenize: Literal["13a", "none"] = "13a",
 ) -> Score:
     """BLEU of a corpus (Papineni et al., 2002; Post, 2018).
 

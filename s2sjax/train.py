@@ -7,6 +7,7 @@ from typing import Any
 import flax.struct
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jaxtyping import Array, Float, Int, Key
 
@@ -63,8 +64,10 @@ class TrainState(flax.struct.PyTreeNode):
 
     @property
     def scored(self) -> Params:
-        """The parameters that are scored in the end."""
-        return self.params if self.best is None else self.best.params
+        """The parameters that are scored: with early stopping the best, once any were looked at."""
+        if self.best is None or np.isinf(self.best.loss).all():
+            return self.params
+        return self.best.params
 
 
 @dataclass(frozen=True)

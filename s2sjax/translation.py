@@ -41,7 +41,7 @@ from s2sjax.report import NONE, Table
 from s2sjax.runlog import Record, Workdir
 from s2sjax.sentences import Pairs
 from s2sjax.serial import to_json
-from s2sjax.textmetrics import Bucket, Score, bleu, by_length, chrf, exact_match
+from s2sjax.textmetrics import Bucket, Score, bleu, by_length, chrf, error_rate, exact_match
 from s2sjax.train import Trainer, TrainState
 from s2sjax.translator import (
     VOCABULARIES,
@@ -52,6 +52,7 @@ from s2sjax.translator import (
     shapes,
     standing,
 )
+from s2sjax.words import WordVocabulary
 
 ARM = "model"
 """Name of the one arm of such a run, in its records."""
@@ -156,8 +157,9 @@ class _Course:
         self.since = time.monotonic()
         progress = EpochProgress(self.console, int(state.epoch), epochs)
         with progress, stop_requests("this update") as stop:
+            over = stopped(state, self.run.train)
             for number in range(int(state.update) + 1, epochs * each + 1):
-                if stopped(state, self.run.train):
+                if over:
                     break
                 state, total, loss = update(state, total, next(batches)[1])
                 if behind is not None:  # looked at while the device is at work on the next
@@ -167,7 +169,7 @@ class _Course:
                 if number % each == 0:
                     self._refuse(loss, number)
                     state, total, saved = self._end_of_epoch(state, total, batches, progress)
-                    behind = None
+                    behind, over = None, stopped(state, self.run.train)
                 if stop:
                     if not saved:
                         self._save(state, total, batches)
@@ -214,6 +216,7 @@ class _Course:
         progress: EpochProgress,
     ) -> tuple[TrainState, Float[Array, ""], bool]:
         """Look, tell and save where it is time to; the state, a new sum, and whether it saved."""
+        self._refuse_weights(state)
         settings = self.run.train
         epoch = int(state.epoch) + 1
         state = state.replace(epoch=jnp.int32(epoch))
@@ -222,6 +225,9 @@ class _Course:
         last = epoch == settings.epochs
         if last or epoch % settings.eval_every == 0:
             scores = evaluate(self._translator(state.params), self.prepared.dev)
+            if not math.isfinite(scores.loss):
+                what = f"the dev loss is {scores.loss} after epoch {epoch}"
+                raise diverged(what, self.workdir.checkpoints, "update")
             found = {"loss": scores.loss, "BLEU": scores.bleu.value / 100}
             found |= {"chrF": scores.chrf.value / 100, HEADLINE: scores.exact_match}
             records += [self._record("dev", epoch, name, value) for name, value in found.items()]
@@ -266,16 +272,18 @@ class _Course:
             what = f"the loss is {value} at update {number:,}"
             raise diverged(what, self.workdir.checkpoints, "update")
 
+    def _refuse_weights(self, state: TrainState) -> None:
+        """Raise UserError where a parameter is not finite."""
+        leaves = jax.tree.leaves(jax.device_get(state.params))
+        if not all(np.isfinite(leaf).all() for leaf in leaves):
+            what = f"a parameter is no finite number after update {int(state.update):,}"
+            raise diverged(what, self.workdir.checkpoints, "update")
+
     def _save(self, state: TrainState, total: Float[Array, ""], batches: Any) -> None:
         """Save all there is to go on from; parameters that are no numbers are refused."""
-        number = int(state.update)
-        if not all(
-            np.isfinite(leaf).all() for leaf in jax.tree.leaves(jax.device_get(state.params))
-        ):
-            what = f"a parameter is no finite number after update {number:,}"
-            raise diverged(what, self.workdir.checkpoints, "update")
+        self._refuse_weights(state)
         held = standing(state, total, batches.schedule.digest)
-        checkpoint.save(self.workdir.checkpoints, number, held)
+        checkpoint.save(self.workdir.checkpoints, int(state.update), held)
 
 
 def record(run: Translation, split: str, epoch: int, metric: str, value: float) -> Record:
@@ -301,6 +309,8 @@ class Scores(NamedTuple):
             are no words, sacrebleu cuts ("13a").
         chrf: of the corpus.
         exact_match: share of translations that are the reference.
+        error_rate: edits that make translations the references, per word; where symbols are no
+            words, per character.
         loss: of the references, in nats per symbol, the end symbol counted.
         lengths: mean chrF of single sentences, 0 to 1, by the number of source symbols.
         written: the translations.
@@ -309,6 +319,7 @@ class Scores(NamedTuple):
     bleu: Score
     chrf: Score
     exact_match: float
+    error_rate: float
     loss: float
     lengths: list[Bucket]
     written: list[str]
@@ -329,6 +340,7 @@ class Scores(NamedTuple):
             ("BLEU", f"{self.bleu.value:.2f}", self.bleu.signature),
             ("chrF", f"{self.chrf.value:.2f}", self.chrf.signature),
             ("exact match", f"{self.exact_match:.1%}", ""),
+            ("edits to the reference", f"{self.error_rate:.1%}", "of its symbols, WER or CER"),
             ("perplexity of the references", f"{self.perplexity:.2f}", ""),
             ("loss, nats per symbol", f"{self.loss:.4f}", ""),
         )
@@ -357,13 +369,15 @@ def evaluate(translator: Translator, pairs: Pairs, search: Search | None = None)
     written = [t.text for t in translator.translate([source for source, _ in pairs], search)]
     right = [form.in_order(target) for _, target in pairs]
     log_probs, symbols = translator.log_probs(pairs)
-    tokenize = "none" if form.cuts_words else "13a"
+    words = isinstance(form.target, WordVocabulary)
+    lower = isinstance(form.target, WordVocabulary) and form.target.rules.lower_case
     each = [chrf([w], [r]).value / 100 for w, r in zip(written, right, strict=True)]
     lengths = [len(form.source.pieces(source)) for source, _ in pairs]
     return Scores(
-        bleu(written, right, tokenize=tokenize),
-        chrf(written, right),
+        bleu(written, right, lowercase=lower, tokenize="none" if words else "13a"),
+        chrf(written, right, lowercase=lower),
         exact_match(written, right),
+        error_rate(written, right, "word" if words else "character"),
         float(-log_probs.sum(dtype=np.float64) / symbols.sum(dtype=np.float64)),
         [b for b in by_length(each, lengths, _fifths(lengths)) if b.n],
         written,

@@ -158,7 +158,7 @@ class Translator:
 
     @classmethod
     def load(cls, workdir: Path | str) -> "Translator":
-        """The model of a workdir's last checkpoint; where training stopped early, the best one.
+        """The model of a workdir's last checkpoint; with early stopping the best one until then.
 
         Raises UserError for a folder without one.
         """
@@ -188,6 +188,7 @@ class Translator:
         *,
         replace_unknowns: bool = False,
         seed: int = 0,
+        first: int = 0,
     ) -> list[Translated]:
         """Translate texts; what becomes of one does not depend on the others.
 
@@ -197,6 +198,7 @@ class Translator:
             replace_unknowns: put the source symbol looked at most where the unknown symbol was
                 written.
             seed: of `Sampling`; the n-th text has the n-th draws.
+            first: number of the first text, where these go on from others.
 
         Raises:
             UserError: unknown symbols cannot be replaced, because the model has no attention.
@@ -207,14 +209,14 @@ class Translator:
         rows = [self.form.read(text) for text in texts]
         empty = Hypothesis("", 0.0, (), np.zeros(0, np.float32), None)
         done = [Translated((self._end,), (empty,)) for _ in texts]
-        for numbers, found in self._found(rows, search, seed):
+        for numbers, found in self._found(rows, search, seed, first):
             for i, number in enumerate(numbers):
                 one = jax.tree.map(itemgetter(i), found)
                 done[number] = self._told(texts[number], one, replace_unknowns)
         return done
 
     def _found(
-        self, rows: Sequence[Sequence[int]], search: Search, seed: int
+        self, rows: Sequence[Sequence[int]], search: Search, seed: int, first: int
     ) -> Iterator[tuple[Sequence[int], _Found]]:
         """Texts by number, and their hypotheses, a batch at a time."""
         run = search_program(self.trainer, search, self.form.target.bos_id)
@@ -224,13 +226,14 @@ class Translator:
             if len(row) > 1:
                 widths.setdefault(self._width(len(row)), []).append(number)
         for width, numbers in sorted(widths.items()):
-            most = (self.buckets[-1].target - 1) * math.ceil(width / self.buckets[-1].source)
-            size = 1 if len(rows) == 1 else self.batch_size
+            beyond = math.ceil(width / self.buckets[-1].source)
+            most = (self.buckets[-1].target - 1) * beyond
+            size = 1 if len(rows) == 1 else max(self.batch_size // beyond**2, 1)  # alignments grow
             for begin in range(0, len(numbers), size):
                 some = numbers[begin : begin + size]
                 places = [*some, *[some[0]] * (size - len(some))]  # a row of padding has no words
                 source = fill([rows[n] for n in places], width, self.form.pad_id)
-                own = jax.vmap(jax.random.fold_in, (None, 0))(keys, jnp.array(places))
+                own = jax.vmap(jax.random.fold_in, (None, 0))(keys, first + jnp.array(places))
                 yield some, jax.device_get(run(self.params, source, own, most))
 
     def _width(self, length: int) -> int:
@@ -261,8 +264,9 @@ class Translator:
                 if replace_unknowns:
                     spoken = ~np.isin(tokens[: len(spelt)], (self.form.pad_id, target.bos_id))
                     words = [symbol for symbol, kept in zip(spelt, spoken, strict=True) if kept]
-                    looks, unk = seen[: len(spelt)][spoken], target.symbols[target.unk_id]
-                    words = replace_unknown(words, looks, source.pieces(text), unk)
+                    unknown = (tokens[: len(spelt)] == target.unk_id)[spoken].tolist()
+                    looks = seen[: len(spelt)][spoken]
+                    words = replace_unknown(words, unknown, looks, source.pieces(text))
                     written = target.join(words)
             shown = tuple(target.show(int(i)) for i in tokens[:length])
             score, log_probs = float(found.scores[n]), found.log_probs[n, :length]
@@ -274,6 +278,8 @@ class Translator:
 
         The end symbol counts; unknown words are asked for as the unknown symbol.
         """
+        if not pairs:
+            return np.zeros(0, np.float32), np.zeros(0, np.float32)
         rows = [(self.form.read(source), self.form.write(target)) for source, target in pairs]
         lengths = np.array([(len(source), len(target)) for source, target in rows], np.int64)
         source, target = np.maximum(lengths.max(axis=0), self.buckets[-1][:2]).tolist()
@@ -343,6 +349,14 @@ def read_run(workdir: Path) -> tuple[Translation, Form, tuple[Bucket, ...]]:
         held.pop("environment", None)
     run = from_json(Translation, held, str(config))
     match values:
-        case {"buckets": [_, *_] as buckets, **form}:
+        case {"buckets": [_, *_] as buckets, **form} if all(map(_is_shape, buckets)):
             return run, Form.from_json(form, str(path)), tuple(Bucket(*b) for b in buckets)
     raise UserError(f"{path} is damaged: {remedy}")
+
+
+def _is_shape(value: Any) -> bool:
+    """Whether a JSON value is a bucket's."""
+    match value:
+        case [int(), int(), int()]:
+            return True
+    return False

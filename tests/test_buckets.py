@@ -38,7 +38,7 @@ def positions(lengths, widths, tokens: int) -> float:
         members[fitting[0]] += 1
     total = 0
     for width, pairs in members.items():
-        rows = max(tokens // sum(width), 1)
+        rows = min(max(tokens // sum(width), 1), max(pairs, 1))
         total += math.ceil(pairs / rows) * rows * sum(width)
     return total
 
@@ -87,13 +87,13 @@ def test_buckets_grow_hold_every_pair_and_keep_to_the_budget(lengths, count, tok
         assert narrow.target <= wide.target
         assert narrow[:2] != wide[:2]
     assert buckets[-1][:2] == (max(1, *(s for s, _ in lengths)), max(t for _, t in lengths))
-    for bucket in buckets:
-        width = bucket.source + bucket.target
-        assert bucket.rows == rows_per_batch(width, tokens)
-        assert bucket.rows * width <= tokens or bucket.rows == 1
-        assert (bucket.rows + 1) * width > tokens
     schedule = Schedule(array(lengths), buckets, 0)
     assert all(len(members) for members in schedule.members)  # no bucket for nothing
+    for bucket, members in zip(buckets, schedule.members, strict=True):
+        width = bucket.source + bucket.target
+        assert bucket.rows == min(rows_per_batch(width, tokens), len(members))
+        assert bucket.rows * width <= tokens or bucket.rows == 1
+        assert (bucket.rows + 1) * width > tokens or bucket.rows == len(members)
 
 
 @hypothesis.given(some_lengths, st.integers(1, 5), st.integers(1, 200))

@@ -14,14 +14,11 @@ from hypothesis import strategies as st
 from s2sjax.errors import UserError
 from s2sjax.sentences import (
     Corpus,
-    length_filter,
-    overlap,
     read_aligned,
     read_pairs,
     source_type,
     split,
 )
-from s2sjax.words import Rules
 
 PAIRS = [("ein hund .", "a dog ."), ("zwei männer", "two men"), ("雪", "snow")]
 COLUMNS = "a line must be SOURCE, one tab, TARGET"
@@ -226,30 +223,6 @@ def test_whatever_a_file_holds_it_is_read_or_refused_in_one_line(tmp_path_factor
         ) - content.endswith(b"\n")
 
 
-# --- length ----------------------------------------------------------------------------------
-
-
-def test_a_pair_is_kept_if_neither_side_is_too_long():
-    pairs = [("a" * m, "b" * n) for m, n in itertools.product(range(5), repeat=2)]
-    for source, target in itertools.product(range(5), repeat=2):
-        kept = length_filter(pairs, source, target, len)
-        assert kept == [(s, t) for s, t in pairs if len(s) <= source and len(t) <= target]
-
-
-def test_length_is_what_the_measure_says():
-    words = Rules().words
-    assert length_filter(PAIRS, 2, 2, lambda text: len(words(text))) == PAIRS[1:]
-    assert length_filter(PAIRS, 1, 4, len) == PAIRS[2:]
-    assert length_filter([], 1, 1, len) == []
-
-
-def test_a_filter_that_leaves_nothing_is_refused():
-    with refused(
-        "all 3 pairs are too long: none has a source of at most 1 and a target of at most 2"
-    ):
-        length_filter(PAIRS, 1, 2, len)
-
-
 # --- splits ----------------------------------------------------------------------------------
 
 
@@ -270,8 +243,6 @@ def test_equal_sources_are_never_on_two_sides(seed):
     types = {name: {source_type(source) for source, _ in part} for name, part in parts.items()}
     for a, b in itertools.combinations(types.values(), 2):
         assert not a & b
-    for a, b in itertools.permutations(parts.values(), 2):
-        assert overlap(a, b) == 0
     whole = [pair for part in parts.values() for pair in part]
     assert len(set(whole)) == len(whole)
     assert set(whole) == set(pairs)
@@ -356,11 +327,3 @@ def test_a_source_type_is_the_sentence_without_letter_case_blanks_or_decompositi
         assert source_type(text) == "don'tgo"
     assert source_type("A\u0308") == source_type("Ä") == "ä"
     assert len(set(map(source_type, ("go", "go .", "gö", "got")))) == 4
-
-
-def test_an_overlap_counts_test_pairs():
-    train = [("Ein Hund.", "a dog"), ("Zwei", "two")]
-    test = [("ein hund .", "x"), ("ein hund .", "y"), ("drei", "three")]
-    assert overlap(train, test) == 2
-    assert overlap(test, train) == 1
-    assert overlap([], test) == overlap(train, []) == 0

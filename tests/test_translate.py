@@ -1,6 +1,7 @@
 """translate.py and infer.py from the command line, and the speed of training on pairs."""
 
 import io
+import itertools
 import json
 import sys
 
@@ -17,7 +18,8 @@ TINY = "--train.epochs 2 --train.eval-every 1 --model.hidden-size 16 --sentences
 def call(body, monkeypatch, capsys, *arguments, stdin=""):
     """A script's body on a command line; what it prints."""
     monkeypatch.setattr(sys, "argv", ["script", *arguments])
-    monkeypatch.setattr(sys, "stdin", io.StringIO(stdin))
+    piped = io.TextIOWrapper(io.BytesIO(stdin.encode(errors="surrogateescape")))
+    monkeypatch.setattr(sys, "stdin", piped)
     body()
     return capsys.readouterr().out
 
@@ -76,9 +78,34 @@ def test_lines_come_out_as_they_went_in(workdir, monkeypatch, capsys):
     assert len(scores) == 2
 
 
+def test_draws_do_not_depend_on_how_many_lines_go_together(workdir, monkeypatch, capsys):
+    arguments = (str(workdir[0]), "--temperature", "1", "--seed", "3")
+    lines = "ein und dreißig\n" * 6
+    together = call(infer.infer, monkeypatch, capsys, *arguments, stdin=lines)
+    monkeypatch.setattr(infer, "islice", lambda texts, _: itertools.islice(texts, 2))
+    assert call(infer.infer, monkeypatch, capsys, *arguments, stdin=lines) == together
+    assert len(set(together.splitlines())) > 1
+
+
+def test_lines_that_are_no_utf_8_are_refused_in_every_locale(workdir, monkeypatch, capsys):
+    with pytest.raises(UserError, match=r"^line 2 is no UTF-8 text"):
+        call(infer.infer, monkeypatch, capsys, str(workdir[0]), stdin="ein\ndrei\udcdfig\n")
+    with pytest.raises(UserError, match="the text to translate is no UTF-8"):
+        call(infer.infer, monkeypatch, capsys, str(workdir[0]), "drei\udcdfig")
+
+
+def test_a_file_in_the_place_of_the_numbers_is_left_alone(tmp_path):
+    path = tmp_path / "numbers.tsv"
+    path.write_text("mine\tyours\n")
+    with pytest.raises(UserError, match="holds something else: move it"):
+        translate.write_numbers(path)
+    assert path.read_text() == "mine\tyours\n"
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [
+        ("--temperature 1 --seed -1", "--seed must be from 0"),
         ("--n-best 2", "--n-best must be from 1 to --beam, which is not given"),
         ("--top-k 3", "need --temperature"),
         ("--beam 2 --temperature 1", "exclude each other"),

@@ -109,7 +109,7 @@ def test_without_files_dev_and_test_are_split_off_by_source(folder, toy):
     prepared = prepare(asked)
     train_sources = {tuple(source) for source, _ in prepared.rows}
     assert len(prepared.dev) < len(prepared.test)
-    for source, _ in prepared.dev:
+    for source, _ in [*prepared.dev, *prepared.test]:
         if not prepared.form.source.unknown(source):
             assert tuple(prepared.form.read(source)) not in train_sources
     assert prepare(asked).dev == prepared.dev
@@ -220,11 +220,14 @@ def test_early_stopping_gives_back_the_best(toy, tmp_path, monkeypatch):
 
     def scored(translator, pairs):
         seen.append(jax.device_get(translator.params))
-        return Scores(Score(0.0, ""), Score(0.0, ""), 0.0, next(losses), [], [])
+        return Scores(Score(0.0, ""), Score(0.0, ""), 0.0, 1.0, next(losses), [], [])
 
     monkeypatch.setattr(translation, "evaluate", scored)
-    translator = train(run, prepared, build(run, prepared), tmp_path)
+    trainer = build(run, prepared)
+    translator = train(run, prepared, trainer, tmp_path)
     assert checkpoint.latest(tmp_path / "checkpoints") == 4 * len(prepared.batches(0))
+    unseen = trainer.init(jax.random.key(0), jnp.float32(0))
+    assert unseen.scored is unseen.params  # stopped before the dev set was ever looked at
     same(translator.params, seen[1])
     same(Translator.load(tmp_path).params, seen[1])
 
@@ -312,7 +315,8 @@ def test_unknown_words_come_from_where_the_model_looked(toy):
     assert plain.text == "v1 <unk> v3"
     assert plain.source == ("w1", "<unk>", "w3", "⏎")
     looks = plain.hypotheses[0].alignment
-    wanted = replace_unknown(plain.text.split(), looks, ["w1", "somebody", "w3"], "<unk>")
+    words = ["w1", "somebody", "w3"]
+    wanted = replace_unknown(plain.text.split(), [False, True, False], looks, words)
     assert mended.text == " ".join(wanted)
 
 
