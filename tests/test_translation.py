@@ -1,5 +1,6 @@
 """The four steps on a toy language: learnt, gone on with, streamed, searched, and well refused."""
 
+import json
 import random
 import signal
 from collections import Counter
@@ -365,7 +366,10 @@ def test_settings_that_cannot_be(changed, said):
         ({"train": "latin.tsv", "stream": True}, "is no UTF-8 text"),
         ({"train": "one.txt"}, "one.txt has no sentence pair"),
         ({"train": "train.tsv,one.txt"}, "train.tsv has 603 lines and one.txt 2"),
+        ({"train": "train.tsv,one.txt", "stream": True}, "not aligned: only one has a line 3"),
+        ({"train": "empty.tsv", "stream": True}, "empty.tsv has no sentence pair"),
         ({"longest": 1, "train": "long.tsv"}, "all 2 training pairs are too long"),
+        ({"longest": 1, "train": "long.tsv", "stream": True}, r"too long \(Sentences.longest 1\)"),
         ({"min_count": 1000}, "no word occurs 1,000 times: lower min_count"),
         ({"sha256": "0" * 64}, "not as this run began with it"),
     ],
@@ -374,11 +378,22 @@ def test_files_that_cannot_be_used(toy, folder, monkeypatch, changed, said):
     monkeypatch.chdir(folder)
     (folder / "latin.tsv").write_bytes(b"a\xe4\tb\n")
     (folder / "one.txt").write_text("one\ntwo\n")
+    (folder / "empty.tsv").touch()
     (folder / "long.tsv").write_text("a a\tb b\na a\tb b\n")
     asked = {**to_json(toy[0].sentences), **changed}
     with pytest.raises(UserError, match=said) as caught:
         prepare(Sentences(**asked))
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("buckets", [[], [[1, 2]], [[1, 2, "3"]], 7])
+def test_damaged_shapes_are_one_line(folder, tmp_path, buckets):
+    for name in ("config.json", VOCABULARIES):
+        values = json.loads((folder / "run" / name).read_text())
+        values |= {"buckets": buckets} if name == VOCABULARIES else {}
+        (tmp_path / name).write_text(json.dumps(values))
+    with pytest.raises(UserError, match=f"{VOCABULARIES} is damaged: give the workdir"):
+        Translator.load(tmp_path)
 
 
 def test_parts_that_do_not_go_together(toy, folder, tmp_path):
