@@ -387,7 +387,7 @@ def test_files_that_cannot_be_used(toy, folder, monkeypatch, changed, said):
 
 
 @pytest.mark.parametrize("buckets", [[], [[1, 2]], [[1, 2, "3"]], 7])
-def test_damaged_shapes_are_one_line(folder, tmp_path, buckets):
+def test_damaged_shapes_are_one_line(toy, folder, tmp_path, buckets):
     for name in ("config.json", VOCABULARIES):
         values = json.loads((folder / "run" / name).read_text())
         values |= {"buckets": buckets} if name == VOCABULARIES else {}
