@@ -9,8 +9,8 @@ question stand between it and the decoder; reversing moves them away.
 The command: ``python experiments/peeky.py saitoh``, or with his own 50,000 questions
 ``python experiments/peeky.py saitoh --data addition.txt --workdir runs/peeky/file``.
 
-Time on two CPU cores: 24 minutes by its time per update, more than the 20 that a run here should
-take; the committed one took 42, beside other work.
+Time on two CPU cores: with ``--model.unroll 8`` 22 minutes, more than the 20 that a run here should
+take; the committed one, without, took 42 beside other work.
 
 What to expect: his three figures inside the spread of the seeds; reversal helps without peeky.
 """
