@@ -67,6 +67,12 @@ CLAIM = 0.99
 CLAIMED = {2: ("5k", 55), 3: ("50k", 100), 4: ("400k", 20), 5: ("550k", 30)}
 """Keras' docstring: examples and epochs to 99 % of train and test characters, by digits."""
 
+LOG = {
+    1: 0.4116, 2: 0.5708, 3: 0.6534, 5: 0.7436, 7: 0.8573, 8: 0.9228, 9: 0.9665, 10: 0.9774,
+    14: 0.9970, 17: 0.9711, 18: 0.9565, 20: 0.9791, 21: 0.9982, 25: 0.9752, 28: 0.9754,
+}  # fmt: skip
+"""Keras' log of three digits, reversed: accuracy on its validation questions by epoch, of 29."""
+
 
 def keras(digits: int, train: int, held_out: int, epochs: int, batch_size: int) -> Run:
     """The example's model and data for a number of digits.
@@ -83,7 +89,7 @@ def keras(digits: int, train: int, held_out: int, epochs: int, batch_size: int) 
             batch_size=batch_size,
             eval_every=1,
             checkpoint_every=1,
-            show_every=10,
+            show_every=1,
             shown=10,
         ),
     )
@@ -162,11 +168,7 @@ def published(preset: str) -> list[Published]:
     if preset == "digits3":  # of the docstring's 100 epochs we run 29
         saw = "their last epochs are a saw-tooth"
         return [
-            row("reversed, epoch 1", 0.4116, "reversed", epoch=1),
-            row("reversed, epoch 5", 0.7436, "reversed", epoch=5),
-            row("reversed, epoch 10", 0.9774, "reversed", epoch=10),
-            row("reversed, epoch 14", 0.9970, "reversed", epoch=14),
-            row("reversed, epoch 20", 0.9791, "reversed", epoch=20),
+            *(row(f"reversed, epoch {e}", x, "reversed", epoch=e) for e, x in LOG.items()),
             row("reversed, last epoch", 0.9883, "reversed", reason=saw),
             row("reversed, best epoch", 0.9985, "reversed", epoch="best"),
             row("forward, last epoch", None, "forward"),
@@ -194,12 +196,13 @@ def claims_table(runs: Mapping[str, Run], results: Results | None) -> Table:
         examples, claimed = CLAIMED.get(run.task.digits, ("", 0))
         if not arm.endswith("reversed"):
             claimed = 0
-        cells = (NONE, NONE, LATER)
+        cells = (NONE, NONE, NONE, LATER)
         if results is not None:
             reached = [*epochs_to(results, arm, KERAS, CLAIM).values()]
             n, there, when = times(reached)
+            learned = [share >= CLAIM for share in values(results, arm, KERAS, "train")]
             verdict = held(reached, claimed, run.train.epochs) if claimed else NONE
-            cells = (f"{there} of {n}", when, verdict)
+            cells = (f"{there} of {n}", when, f"{sum(learned)} of {n}", verdict)
         rows.append(
             (
                 f"{arm}, {run.task.digits} digits",
@@ -218,13 +221,14 @@ def claims_table(runs: Mapping[str, Run], results: Results | None) -> Table:
             "epochs run",
             "seeds that got there",
             "median epoch [range]",
+            "of the training questions, in the end",
             "the claim",
         ),
         rows=tuple(rows),
         note=(
             "Spaces that fill an answer count as characters. The claim has held where all seeds "
-            "were there by its epoch, failed where none was; what it says of the training "
-            f"questions is not asked. {MEDIAN}"
+            "were there by its epoch, failed where none was; on the training questions, of which "
+            f"it says the same, seeds are scored after their last epoch. {MEDIAN}"
         ),
     )
 

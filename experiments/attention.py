@@ -63,8 +63,8 @@ from s2sjax.verdicts import LEVEL, Prediction, prediction_table
 
 NEAR = 0.05
 """How close two orders are that count as equal, as a fraction."""
-MOST_ARMS, LONGEST_SHOWN = 3, 12
-"""Of the alignments that are drawn: arms, and characters of a question."""
+LONGEST_SHOWN = 12
+"""Of a question whose alignment is drawn: characters."""
 MOST_LENGTHS = 10
 """Of a picture of scores by length: categories."""
 FORWARD: SourceOrder = "forward"
@@ -156,7 +156,7 @@ def arms(preset: str, study: Study) -> Mapping[str, Run]:
     """Every cell of the grid, its source in each order."""
     run, found = study.run, {}
     own = PRESETS[preset][1].run
-    names = ("attention", "attend", "directions", "encoder_layers", "decoder_layers")
+    names = ("attention", "directions", "encoder_layers", "decoder_layers")
     refuse_changed(run, own, *(f"model.{name}" for name in names))
     for name, settings in cells(preset).items():
         model = replace(run.model, **settings)
@@ -332,11 +332,14 @@ def draw(results: Results, folder: Path) -> list[Picture]:
 
 
 def alignments(results: Results, folder: Path) -> list[Picture]:
-    """How the first seed looks at a few test questions while it writes their answers."""
+    """How the first seed looks at a few test questions: of every score the first arm."""
     runs = Ablation.from_config(results["config"]).arms
-    looking = [arm for arm in ran(results) if runs[arm].model.attention is not None][:MOST_ARMS]
+    looking: dict[Attention, str] = {}
+    for arm in ran(results):
+        if (attention := runs[arm].model.attention) is not None:
+            looking.setdefault(attention, arm)
     try:
-        models = load(folder, looking)
+        models = load(folder, looking.values())
     except UserError:  # results without their checkpoints: the tables stand alone
         return []
     pairs = _shown(_test_pairs(results))

@@ -39,6 +39,7 @@ from s2sjax.preparation import Form, Prepared
 from s2sjax.replicas import lift, use_all_cores
 from s2sjax.report import Table
 from s2sjax.translation import build, update_program
+from s2sjax.vocab import SPECIALS
 from s2sjax.words import WordVocabulary
 
 PAIRS, SOURCES, TARGETS = 29_000, 8_000, 6_000
@@ -148,10 +149,16 @@ def drawn_pairs(pairs: int = PAIRS) -> Prepared:
     rng = np.random.default_rng(0)
     source = np.clip(np.rint(rng.normal(12.4, 4, pairs)), 2, 40).astype(int)
     target = np.clip(np.rint(source + rng.normal(0.6, 2, pairs)), 2, 41).astype(int)
-    known = [WordVocabulary(tuple(f"w{i}" for i in range(4, n))) for n in (SOURCES, TARGETS)]
-    form = Form(known[0], known[1], turned=False)
+    first = len(SPECIALS)
+    read, written = (
+        WordVocabulary(tuple(f"w{i}" for i in range(first, n))) for n in (SOURCES, TARGETS)
+    )
+    form = Form(read, written, turned=False)
     rows = [
-        ([*rng.integers(4, SOURCES, m).tolist(), 2], [1, *rng.integers(4, TARGETS, n).tolist(), 2])
+        (
+            [*rng.integers(first, SOURCES, m).tolist(), read.eos_id],
+            [written.bos_id, *rng.integers(first, TARGETS, n).tolist(), written.eos_id],
+        )
         for m, n in zip(source, target, strict=True)
     ]
     lengths = np.stack([source + 1, target + 2], axis=1)
@@ -181,7 +188,7 @@ def measure_translation(batches: int, pairs: int = PAIRS) -> Table:
         jax.block_until_ready(loss)
         if number:  # the first one warms up
             seconds += time.perf_counter() - started
-            symbols += float(((batch.examples.target[:, 1:] != 0) * batch.weight[:, None]).sum())
+            symbols += float(trainer.scored(batch.examples.target, batch.weight).sum())
     waste, device = stream.schedule.waste(), jax.devices()[0]
     shapes = ", ".join(" x ".join(map(str, bucket)) for bucket in prepared.buckets)
     epoch = len(stream) * seconds / batches

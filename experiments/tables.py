@@ -4,8 +4,9 @@
 
 A table stands between ``<!-- begin NAME -->`` and ``<!-- end NAME -->`` in README.md or in
 experiments/README.md, NAME being EXPERIMENT.PRESET.TABLE; a test holds it equal to
-``experiments/results/EXPERIMENT.PRESET.json``. Three tables join all results: ``published`` and
-``claims``, in which a preset without results is "not run yet", and ``compute``.
+``experiments/results/EXPERIMENT.PRESET.json``. (Of sentence pairs it is translate.CORPUS.TABLE.)
+Three tables join all results: ``published`` and ``claims``, in which a preset without results is
+"not run yet", and ``compute``.
 """
 
 import re
@@ -19,11 +20,12 @@ import flax_seq2seq
 import mechanisms
 import peeky
 import reverse_vs_forward
+import translate
 
 from s2sjax.cli import main, parse
 from s2sjax.errors import UserError
 from s2sjax.experiment import Experiment
-from s2sjax.files import write_atomically
+from s2sjax.files import read_json, write_atomically
 from s2sjax.progress import duration
 from s2sjax.report import Table, replace_blocks
 from s2sjax.results import Results, arms, load_results
@@ -34,6 +36,7 @@ RESULTS = HERE / "results"
 READMES = (HERE.parent / "README.md", HERE / "README.md")
 SCRIPTS = (reverse_vs_forward, peeky, addition_rnn, mechanisms, flax_seq2seq, attention)
 EXPERIMENTS: Mapping[str, Experiment] = {s.EXPERIMENT.name: s.EXPERIMENT for s in SCRIPTS}
+TRANSLATED = sorted(RESULTS.glob("translate.*.json"))
 
 
 def committed() -> dict[str, Results]:
@@ -44,20 +47,25 @@ def committed() -> dict[str, Results]:
             path = RESULTS / f"{name}.{preset}.json"
             if path.exists():
                 found[path.stem] = load_results(path)
-    for path in RESULTS.glob("*.json"):
+    for path in {*RESULTS.glob("*.json")} - {*TRANSLATED}:
         results = found.get(path.stem)
         if results is None or f"{results['experiment']}.{results['preset']}" != path.stem:
             raise UserError(f"{path} must be named EXPERIMENT.PRESET.json after what it holds")
     return found
 
 
+def translated() -> dict[str, Results]:
+    """Results on sentence pairs by translate.CORPUS: presets know of no files."""
+    return {path.stem: read_json(path, "restore it") for path in TRANSLATED}
+
+
 def blocks() -> dict[str, str]:
     """Every table of the committed results as Markdown, by name."""
-    found, everything = {}, committed()
-    for name, results in everything.items():
-        experiment = EXPERIMENTS[results["experiment"]]
-        found[f"{name}.headline"] = experiment.headline(results)
-        for table_name, table in experiment.tables(results).items():
+    found, everything, pairs = {}, committed(), translated()
+    for name, results in (everything | pairs).items():
+        teller = EXPERIMENTS.get(results["experiment"], translate)
+        found[f"{name}.headline"] = teller.headline(results)
+        for table_name, table in teller.tables(results).items():
             found[f"{name}.{table_name}"] = table.markdown()
     joined_tables = {
         "published": published_table(
@@ -72,7 +80,7 @@ def blocks() -> dict[str, str]:
             for experiment, preset, results in published(everything)
             if experiment.name == addition_rnn.EXPERIMENT.name
         ),
-        "compute": compute_table(everything),
+        "compute": compute_table(everything | pairs),
     }
     return found | {name: table.markdown() for name, table in joined_tables.items()}
 
@@ -104,7 +112,7 @@ def compute_table(everything: Mapping[str, Results]) -> Table:
             (
                 name.replace(".", ".py ", 1),
                 str(len(arms(results))),
-                str(results["config"]["seeds"]),
+                str(results["config"].get("seeds", 1)),
                 "–" if seconds is None else duration(seconds),
                 f"{environment['device_count']} x {environment['device_kind']}, "
                 f"jax {environment['jax']}",
@@ -123,10 +131,10 @@ def filled(readme: str, known: Mapping[str, str]) -> str:
 
 def draw(text: str) -> None:
     """The pictures that a README shows, beside their results."""
-    for name, results in committed().items():
+    for name, results in (committed() | translated()).items():
         picture = RESULTS / f"{name}.png"
         if picture.name in text:
-            EXPERIMENTS[results["experiment"]].cover(results, picture)
+            EXPERIMENTS.get(results["experiment"], translate).cover(results, picture)
 
 
 @dataclass(frozen=True)

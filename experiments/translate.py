@@ -205,13 +205,38 @@ def alignments(translator: Translator, prepared: Prepared, path: Path) -> list[P
     return [Picture(path, "Alignments of test sentences")]
 
 
-def headline(scores: Scores) -> str:
+def headline(results: Results) -> str:
     """The answer in a sentence."""
+    test = {r["metric"]: r["value"] for r in results["records"] if r["split"] == "test"}
     return (
-        f"Test: BLEU {scores.bleu.value:.2f} ({scores.bleu.signature}), chrF "
-        f"{scores.chrf.value:.2f}, {scores.exact_match:.1%} of the sentences exactly right, "
-        f"perplexity {scores.perplexity:.2f}."
+        f"Test: BLEU {100 * test['BLEU']:.2f} ({results['signatures']['bleu']}), chrF "
+        f"{100 * test['chrF']:.2f}, {test[HEADLINE]:.1%} of the sentences exactly right, "
+        f"perplexity {math.exp(min(test['loss'], 700)):.2f}."
     )
+
+
+def tables(results: Results) -> dict[str, Table]:
+    """The learning curve."""
+    told = {
+        (r["epoch"], r["metric"]): r["value"] for r in results["records"] if r["split"] != "test"
+    }
+    rows = [
+        (
+            str(epoch),
+            f"{told[epoch, 'epoch_loss']:.3f}",
+            f"{told[epoch, 'loss']:.3f}",
+            *(f"{100 * told[epoch, metric]:.1f}" for metric in ("BLEU", "chrF")),
+        )
+        for epoch, metric in told
+        if metric == "BLEU"
+    ]
+    headers = ("epoch", "training loss", "dev loss", "dev BLEU", "dev chrF")
+    return {"curve": Table("The learning curve", headers, tuple(rows))}
+
+
+def cover(results: Results, path: Path) -> None:
+    """BLEU while training."""
+    learning_curves(results, "BLEU", {}, path)
 
 
 # --- the four steps ---------------------------------------------------------------------------
@@ -267,13 +292,14 @@ def report(
     console: Console,
 ) -> None:
     """Write report.md and its pictures, and print the same."""
-    tables: Sequence[Table] = [*scores.tables("the test set"), examples(prepared, scores)]
+    told: Sequence[Table] = [*scores.tables("the test set"), examples(prepared, scores)]
     made = f"{provenance(results)} It took {duration(results['seconds'])}."
     drawn = pictures(results, translator, prepared, folder)
-    title, answer = f"# translate, {results['preset']}", headline(scores)
+    title, answer = f"# translate, {results['preset']}", headline(results)
     path = folder / "report.md"
-    write_report(path, [title, answer, *drawn, *tables, prepared.table(), made])
-    for table in tables:
+    curve = tables(results).values()
+    write_report(path, [title, answer, *drawn, *told, *curve, prepared.table(), made])
+    for table in told:
         console.print(table.rich())
     console.print(answer, style="bold", highlight=False)
     console.print(f"report and pictures: {path}", soft_wrap=True)

@@ -2,6 +2,8 @@
 
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,15 @@ from s2sjax.errors import UserError
 
 PARTIAL = ".partial"
 """Ending of a file that a kill left unfinished."""
+
+
+@contextmanager
+def reading(path: Path | str) -> Iterator[None]:
+    """Where a file is read: one that cannot be is a UserError of one line."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}") from error
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:

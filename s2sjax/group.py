@@ -8,7 +8,7 @@ weights, the same questions and the same order of batches.
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any, SupportsIndex
 
 import jax
@@ -22,6 +22,7 @@ from s2sjax.fit import Programs
 from s2sjax.models import Seq2Seq
 from s2sjax.replicas import make_mesh, spread, stack
 from s2sjax.serial import to_json
+from s2sjax.taskconfig import TaskConfig
 from s2sjax.tasks import Pairs, make_task
 from s2sjax.train import Trainer, TrainState
 
@@ -112,17 +113,9 @@ class Group:
         """How each arm lays out its text."""
         return {arm: formatter(run) for arm, run in self.arms.items()}
 
-    @cached_property
-    def _pairs(self) -> dict[Any, list[Mapping[str, Pairs]]]:
-        """Text pairs by split of every seed, by task: arms share what they can."""
-        keys = seed_keys(range(self.first_seed, self.first_seed + self.seeds))
-        keys = [jax.random.fold_in(key, _DATA) for key in keys]
-        tasks = {run.task: make_task(run.task) for run in self.arms.values()}
-        return {config: [task.splits(key) for key in keys] for config, task in tasks.items()}
-
     def pairs(self, arm: str) -> list[Mapping[str, Pairs]]:
         """Text pairs by split of every seed of an arm."""
-        return self._pairs[self.arms[arm].task]
+        return _drawn(self.arms[arm].task, self.first_seed, self.seeds)
 
     def examples(self, split: str) -> Examples:
         """Stacked examples of a split, laid out over the devices."""
@@ -139,6 +132,13 @@ class Group:
         keys = jax.vmap(lambda key: jax.random.fold_in(key, _RUN))(keys)
         rates = [self.arms[arm].optim.learning_rate for arm, _ in self.replicas]
         return programs.init(*spread((keys, np.array(rates, np.float32)), self.mesh))
+
+
+@lru_cache(maxsize=16)
+def _drawn(config: TaskConfig, first_seed: int, seeds: int) -> list[Mapping[str, Pairs]]:
+    """Text pairs by split of every seed, drawn once for all arms and programs that ask them."""
+    task, keys = make_task(config), seed_keys(range(first_seed, first_seed + seeds))
+    return [task.splits(jax.random.fold_in(key, _DATA)) for key in keys]
 
 
 def seed_keys(seeds: Sequence[int]) -> jax.Array:

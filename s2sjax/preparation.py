@@ -17,6 +17,7 @@ from jaxtyping import Int
 from s2sjax import sentences, vocabularies
 from s2sjax.buckets import Batches, Bucket, Encoded, Schedule, boundaries
 from s2sjax.errors import UserError
+from s2sjax.files import reading
 from s2sjax.report import Table
 from s2sjax.sentences import Pairs
 from s2sjax.stream import FilePairs, Reader, Streamed, index
@@ -220,11 +221,8 @@ def pinned(settings: Sentences) -> Sentences:
     digest = hashlib.sha256()
     for part in (settings.train, settings.dev, settings.test):
         for path in files(part) if part else ():
-            try:
-                with open(path, "rb") as file:
-                    digest.update(hashlib.file_digest(file, "sha256").digest())
-            except OSError as error:
-                raise UserError(f"{path} cannot be read: {error.strerror}") from error
+            with reading(path), open(path, "rb") as file:
+                digest.update(hashlib.file_digest(file, "sha256").digest())
     if settings.sha256 not in (None, digest.hexdigest()):
         raise UserError(
             f"{settings.train} (or the dev or test file) is not as this run began with it: its "

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from s2sjax.errors import UserError
+from s2sjax.files import reading
 from s2sjax.words import Rules
 
 Pairs = list[tuple[str, str]]
@@ -87,10 +88,8 @@ def read_aligned(source_path: str, target_path: str) -> Corpus:
 
 def _lines(path: str) -> list[str]:
     """The lines of a UTF-8 file, without their ends; raises UserError where it is none."""
-    try:
+    with reading(path):
         content = Path(path).read_bytes()
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror}") from error
     try:
         text, fault = content.decode("utf-8"), content.find(b"\0")
     except UnicodeDecodeError as error:

@@ -24,7 +24,7 @@ from s2sjax.buckets import Batches
 from s2sjax.data import Batch
 from s2sjax.errors import UserError
 from s2sjax.extras import require
-from s2sjax.files import PARTIAL, read_json, write_json
+from s2sjax.files import PARTIAL, read_json, reading, write_json
 from s2sjax.sentences import pair_of
 
 AHEAD = 8
@@ -215,10 +215,8 @@ class Streamed(Batches):
 
 def _open(path: Path) -> BinaryIO:
     """A file to read, which the caller closes."""
-    try:
+    with reading(path):
         return path.open("rb")
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror}") from error
 
 
 def _names(reader: Reader) -> str:

@@ -369,8 +369,8 @@ def evaluate(translator: Translator, pairs: Pairs, search: Search | None = None)
     written = [t.text for t in translator.translate([source for source, _ in pairs], search)]
     right = [form.in_order(target) for _, target in pairs]
     log_probs, symbols = translator.log_probs(pairs)
-    words = isinstance(form.target, WordVocabulary)
-    lower = isinstance(form.target, WordVocabulary) and form.target.rules.lower_case
+    words = form.target if isinstance(form.target, WordVocabulary) else None
+    lower = words is not None and words.rules.lower_case
     each = [chrf([w], [r]).value / 100 for w, r in zip(written, right, strict=True)]
     lengths = [len(form.source.pieces(source)) for source, _ in pairs]
     return Scores(

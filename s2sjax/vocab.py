@@ -153,12 +153,13 @@ class CharacterVocabulary(Vocabulary):
 
         An unknown character becomes the unk id; in a vocabulary without one it raises UserError.
         """
-        if UNK not in self.specials and (unknown := self.unknown(text)):
+        ids = super().encode(text)
+        if NO_SYMBOL in ids:
             raise UserError(
-                f"{text!r} has characters outside the vocabulary: {unknown!r}; "
+                f"{text!r} has characters outside the vocabulary: {self.unknown(text)!r}; "
                 f"it holds {self.characters!r}"
             )
-        return super().encode(text)
+        return ids
 
     def to_json(self) -> dict[str, Any]:
         """As JSON values."""

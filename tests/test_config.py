@@ -14,9 +14,9 @@ import pytest
 from s2sjax.config import Model, Optimiser, Run, Text, Training
 from s2sjax.errors import LARGEST, UserError
 from s2sjax.serial import config_hash, differences, from_json, to_json
-from s2sjax.taskconfig import Addition, Dates, NumberWords, Toy
+from s2sjax.taskconfig import Addition, Dates, NumberWords, Sentences, Toy
 
-KINDS = [Addition, Toy, Dates, NumberWords, Text, Model, Optimiser, Training, Run]
+KINDS = [Addition, Toy, Dates, NumberWords, Sentences, Text, Model, Optimiser, Training, Run]
 
 ANOTHER = {
     "operands": "any_length",
@@ -344,6 +344,9 @@ RANGES = [
     *((Dates, name, 1_000, 9_999) for name in ("first_year", "last_year")),
     *((NumberWords, name, 1, LARGEST) for name in ("train", "dev", "test")),
     (NumberWords, "largest", 100, 999_999),
+    *((Sentences, name, 1, LARGEST) for name in ("min_count", "longest", "tokens_per_batch")),
+    *((Sentences, name, 5, LARGEST) for name in ("source_size", "target_size")),
+    (Sentences, "buckets", 1, 100),
     (Text, "lag", 0, 1_000),
     *((Model, name, 0.0, 0.99) for name in ("dropout", "recurrent_dropout")),
     (Model, "context_dropout", 0.0, 0.99),
@@ -386,7 +389,8 @@ def test_every_number_has_a_range():
         for name, hint in hints[kind].items()
         if {hint, *typing.get_args(hint)} & {int, float}
     }
-    assert numbers == {(kind, name) for kind, name, _, _ in RANGES} | {(Optimiser, "clip")}
+    above_zero = {(Optimiser, "clip"), (Sentences, "dev_share"), (Sentences, "test_share")}
+    assert numbers == {(kind, name) for kind, name, _, _ in RANGES} | above_zero
 
 
 @pytest.mark.parametrize(("kind", "name", "least", "most"), RANGES)

@@ -22,14 +22,17 @@ import pytest
 import reverse_vs_forward
 import speed
 import tables
+import translate
 
 from s2sjax import cli
 from s2sjax.ablation import Ablation, comparisons
+from s2sjax.config import Translation
 from s2sjax.experiment import Experiment
+from s2sjax.files import read_json
 from s2sjax.fit import evaluate, make_programs
 from s2sjax.group import Group, formatter, updates_per_epoch
 from s2sjax.results import Results, load_results, series, values
-from s2sjax.serial import config_hash
+from s2sjax.serial import config_hash, from_json
 from s2sjax.stats import prediction
 from s2sjax.tasks.questions import file_hash
 
@@ -360,7 +363,7 @@ def test_a_file_of_questions_is_pinned_whatever_the_experiment(tmp_path):
 
 # --- what is committed -------------------------------------------------------------------------
 
-COMMITTED = sorted(tables.RESULTS.glob("*.json"))
+COMMITTED = sorted({*tables.RESULTS.glob("*.json")} - {*tables.TRANSLATED})
 of_committed = pytest.mark.parametrize("path", COMMITTED, ids=lambda path: path.stem)
 
 
@@ -388,6 +391,19 @@ def test_committed_results_are_of_the_preset_as_it_is(path):
     assert config_hash(results["config"]) == results["config_hash"]
     held = {(r["arm"], r["seed"]) for r in results["records"] if r["split"] == "test"}
     assert held == {replica for group in ablation.groups for replica in group.replicas}
+
+
+@pytest.mark.parametrize("path", tables.TRANSLATED, ids=lambda path: path.stem)
+def test_committed_translations_are_of_the_preset_as_it_is(path):
+    results = read_json(path, "restore it")
+    assert config_hash(results["config"]) == results["config_hash"]
+    run, own = (
+        from_json(Translation, results["config"]),
+        translate.PRESETS[results["preset"]][1],
+    )
+    of_the_corpus = ("train", "dev", "test", "cut", "sha256")
+    given = {name: getattr(run.sentences, name) for name in of_the_corpus}
+    assert run == replace(own, sentences=replace(own.sentences, **given))
 
 
 def test_the_readmes_show_pictures_that_are_there():

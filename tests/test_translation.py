@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from s2sjax import checkpoint, translation
+from s2sjax import translator as translator_module
 from s2sjax.beam import Beam
 from s2sjax.config import Model, Optimiser, Training, Translation
 from s2sjax.decode import Sampling
@@ -247,6 +248,33 @@ def test_a_loss_that_is_no_number_ends_in_one_line(toy, tmp_path, monkeypatch):
     assert "\n" not in str(caught.value)
 
 
+def test_weights_that_are_no_numbers_are_not_saved(toy, tmp_path, monkeypatch):
+    run, prepared, trainer, *_ = toy
+    update, last = update_program(trainer), len(prepared.batches(0))
+
+    def broken(state, total, batch):
+        """The last update of an epoch breaks a parameter, which no loss has seen yet."""
+        state, *losses = update(state, total, batch)
+        if int(state.update) == last:
+            state = state.replace(params=jax.tree.map(lambda x: x + jnp.inf, state.params))
+        return state, *losses
+
+    monkeypatch.setattr(translation, "update_program", lambda _: broken)
+    said = rf"^a parameter is no finite number after update {last}; nothing was saved yet"
+    with pytest.raises(UserError, match=said):
+        train(run, prepared, trainer, tmp_path)
+    assert checkpoint.latest(tmp_path / "checkpoints") is None
+
+
+def test_a_dev_loss_that_is_no_number_ends_in_one_line(toy, tmp_path, monkeypatch):
+    run, prepared, trainer, *_ = toy
+    run = replace(run, train=replace(run.train, eval_every=1))
+    nothing = Scores(Score(0.0, ""), Score(0.0, ""), 0.0, 1.0, float("nan"), [], [])
+    monkeypatch.setattr(translation, "evaluate", lambda *_: nothing)
+    with pytest.raises(UserError, match=r"^the dev loss is nan after epoch 1; nothing was saved"):
+        train(run, prepared, trainer, tmp_path)
+
+
 # --- infer ------------------------------------------------------------------------------------
 
 
@@ -336,6 +364,23 @@ def test_a_text_longer_than_any_is_read_whole(toy):
     assert len(found.source) == 12
     most = 2 * (prepared.buckets[-1].target - 1)
     assert len(found.hypotheses[0].symbols) <= most
+
+
+def test_long_texts_go_together_in_smaller_batches(toy, monkeypatch):
+    translator, asked, found = toy[3], [], translator_module.search_program
+
+    def program(*arguments):
+        def run(params, source, keys, most):
+            asked.append(source.shape)
+            return found(*arguments)(params, source, keys, most)
+
+        return run
+
+    monkeypatch.setattr(translator_module, "search_program", program)
+    widest = translator.buckets[-1].source
+    twice = " ".join(["w1"] * (2 * widest - 1))
+    assert len(translator.translate([twice] * 5)) == 5
+    assert asked == [(translator.batch_size // 4, 2 * widest)] * 2
 
 
 # --- what is refused --------------------------------------------------------------------------

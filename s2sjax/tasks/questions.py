@@ -13,6 +13,7 @@ from typing import TypeVar
 import numpy as np
 
 from s2sjax.errors import UserError
+from s2sjax.files import reading
 
 T = TypeVar("T")
 
@@ -26,10 +27,8 @@ def file_hash(path: str) -> str:
 
 
 def _read(path: str) -> bytes:
-    try:
+    with reading(path):
         return Path(path).read_bytes()
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror}") from error
 
 
 def quoted(text: str) -> str:
