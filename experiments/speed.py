@@ -32,6 +32,7 @@ from reverse_vs_forward import EXPERIMENT
 
 from s2sjax.buckets import boundaries
 from s2sjax.cli import Study, main, make_console, parse
+from s2sjax.dropout import Rates
 from s2sjax.errors import UserError
 from s2sjax.fit import evaluate, make_programs
 from s2sjax.group import updates_per_epoch
@@ -172,7 +173,8 @@ def measure_translation(batches: int, pairs: int = PAIRS) -> Table:
     run, prepared = translate.BASE, drawn_pairs(pairs)
     trainer = build(run, prepared)
     stream = prepared.batches(run.seed)
-    state = jax.jit(trainer.init)(jax.random.key(0), jnp.float32(run.optim.learning_rate))
+    rate, rates = jnp.float32(run.optim.learning_rate), Rates.of(run.model)
+    state = jax.jit(trainer.init)(jax.random.key(0), rate, rates)
     total, programs = jnp.float32(0), {}
     update, started = update_program(trainer), time.perf_counter()
     for bucket, members in enumerate(stream.schedule.members):

@@ -37,6 +37,7 @@ from rich.console import Console
 
 from s2sjax.cli import main, make_console, parse_preset
 from s2sjax.config import Model, Optimiser, Training, Translation
+from s2sjax.dropout import Rates
 from s2sjax.errors import UserError
 from s2sjax.files import write_atomically, write_json
 from s2sjax.metrics import HEADLINE
@@ -153,7 +154,7 @@ def write_numbers(path: Path) -> None:
 
 def parameter_table(trainer: Trainer) -> Table:
     """Name, shape and size of every parameter."""
-    state = jax.eval_shape(trainer.init, jax.random.key(0), jax.numpy.float32(0))
+    state = jax.eval_shape(trainer.init, jax.random.key(0), jax.numpy.float32(0), Rates())
     leaves = [
         ("/".join(str(step.key) for step in path), leaf.shape)
         for path, leaf in jax.tree_util.tree_leaves_with_path(state.params)

@@ -124,7 +124,7 @@ class Attention(nn.Module):
             energies = inner(query, memory.keys)
         alignment = align(energies, memory.mask)
         seen = context(alignment, memory.values)
-        return dropout(seen, self.config.context_dropout, noise), alignment
+        return dropout(seen, "context_dropout", noise), alignment
 
     def read_out(
         self, seen: Float[Array, "batch *time hidden"], hidden: Float[Array, "batch *time hidden"]

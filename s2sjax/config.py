@@ -124,8 +124,7 @@ class Model:
         at_least(1, self, "encoder_layers", "decoder_layers", most=100)
         if self.embed_dim is not None:
             at_least(1, self, "embed_dim")
-        for name in ("dropout", "context_dropout", "recurrent_dropout"):
-            at_least(0, self, name, most=0.99)
+        at_least(0, self, "dropout", "context_dropout", "recurrent_dropout", most=0.99)
         if self.hand_over == "hidden" and self.cell != "lstm":
             raise UserError(f"Model.hand_over hidden: Model.cell {self.cell} has nothing else")
         if self.hand_over != "carry" and self.decoder == "repeat":
@@ -164,9 +163,10 @@ class Model:
             )
 
     @property
-    def noisy(self) -> bool:
-        """Whether anything is dropped while training."""
-        return bool(self.dropout or self.context_dropout or self.recurrent_dropout)
+    def rates(self) -> dict[str, float]:
+        """The chances to drop, by setting."""
+        names = ("dropout", "context_dropout", "recurrent_dropout")
+        return {name: getattr(self, name) for name in names}
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,9 @@
 """Arms that share one compiled program, and their seeds: a stack of replicas.
 
 Arms whose runs have the same structure and the same shapes differ only in data (source order, side
-of the padding, operator) or in a traced number (the learning rate). They are replicas of one
-program, and so are their seeds: replica i of every arm has the key of seed i, so the same initial
-weights, the same questions and the same order of batches.
+of the padding, operator) or in a traced number (the learning rate, a chance to drop). They are
+replicas of one program, and so are their seeds: replica i of every arm has the key of seed i, so
+the same initial weights, the same questions and the same order of batches.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,8 +16,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from s2sjax.config import Run
+from s2sjax.config import Model, Run
 from s2sjax.data import Examples, Formatter, make_vocabulary
+from s2sjax.dropout import Rates
 from s2sjax.fit import Programs
 from s2sjax.models import Seq2Seq
 from s2sjax.replicas import make_mesh, spread, stack
@@ -38,10 +39,16 @@ def formatter(run: Run) -> Formatter:
 def make_trainer(run: Run) -> Trainer:
     """The single run that the replicas of `run` are copies of."""
     form = formatter(run)
-    model = Seq2Seq(len(form.vocabulary), form.pad_id, run.model)
     optimiser = replace(run.optim, learning_rate=1.0)  # the state's multiplies it
+    model = Seq2Seq(len(form.vocabulary), form.pad_id, _without_rates(run.model))
     updates = run.train.epochs * updates_per_epoch(run)
     return Trainer(model, optimiser, run.train, updates, form.vocabulary.eos_id)
+
+
+def _without_rates(model: Model) -> Model:
+    """Settings that are equal where only chances to drop differ: those of the state count."""
+    equal: dict[str, Any] = {name: 0.5 for name, rate in model.rates.items() if rate}
+    return replace(model, **equal)
 
 
 def updates_per_epoch(run: Run) -> int:
@@ -53,8 +60,9 @@ def program(run: Run) -> dict[str, Any]:
     """All that decides which program `run` compiles to, as JSON values by name."""
     form, task = formatter(run), run.task
     optimiser = {k: v for k, v in to_json(run.optim).items() if k != "learning_rate"}
+    drops = {name: rate > 0 for name, rate in run.model.rates.items()}
     return {
-        "model": to_json(run.model),
+        "model": to_json(run.model) | drops,
         "optim": optimiser,
         "train": to_json(run.train),
         "symbols": {
@@ -130,8 +138,10 @@ class Group:
         """The stacked state before the first update; seed i is the same in every arm."""
         keys = seed_keys([seed for _, seed in self.replicas])
         keys = jax.vmap(lambda key: jax.random.fold_in(key, _RUN))(keys)
-        rates = [self.arms[arm].optim.learning_rate for arm, _ in self.replicas]
-        return programs.init(*spread((keys, np.array(rates, np.float32)), self.mesh))
+        runs = [self.arms[arm] for arm, _ in self.replicas]
+        steps = np.array([run.optim.learning_rate for run in runs], np.float32)
+        rates = stack([Rates.of(run.model) for run in runs])
+        return programs.init(*spread((keys, steps, rates), self.mesh))
 
 
 @lru_cache(maxsize=16)

@@ -106,10 +106,10 @@ class Layers(nn.Module):
         if self.config.embed_dim is None:
             tables = [cell.one_hot_table(self.vocab_size) for cell in self._cells(0)]
             return look_up(_beside(tables), tokens)
-        noisy = noise is not None and self.config.dropout > 0
+        noisy = noise is not None and noise.rates.dropout is not None
         if noisy or tokens.size < self.vocab_size:
             embedded = look_up(self.embedding, tokens)
-            return self._project(0, dropout(embedded, self.config.dropout, noise))
+            return self._project(0, dropout(embedded, "dropout", noise))
         return look_up(self._project(0, self.embedding), tokens)
 
     def project_context(self, context: Float[Array, "batch hidden"]) -> Float[Array, "batch gates"]:
@@ -125,13 +125,11 @@ class Layers(nn.Module):
 
         Gal & Ghahramani (2016): the hidden state is masked where it enters the recurrent product.
         """
-        c = self.config
-        if noise is None or c.recurrent_dropout == 0:
+        if noise is None or noise.rates.recurrent_dropout is None:
             return Noises(noise)
-        recurrent = fold(noise, _RECURRENT)
-        shape = (batch, c.hidden_size)
+        recurrent, shape = fold(noise, _RECURRENT), (batch, self.config.hidden_size)
         masks = [
-            kept(fold(recurrent, i), c.recurrent_dropout, shape) for i in range(self.num_layers)
+            kept(fold(recurrent, i), "recurrent_dropout", shape) for i in range(self.num_layers)
         ]
         return Noises(noise, tuple(masks))
 
@@ -146,7 +144,7 @@ class Layers(nn.Module):
         carry, outputs = self._run(0, z, carries, mask, noises)
         last = [carry]
         for i in range(1, self.num_layers):
-            z = self._project(i, dropout(outputs, self.config.dropout, fold(noises.noise, i)))
+            z = self._project(i, dropout(outputs, "dropout", fold(noises.noise, i)))
             carry, hidden = self._run(i, z, carries, mask, noises)
             outputs = self._joined(hidden, outputs)
             last.append(carry)
@@ -185,7 +183,7 @@ class Layers(nn.Module):
         new = [self.cell.step(z, carries[0], keeps[0])]
         outputs = new[0].h
         for i in range(1, self.num_layers):
-            z = self._project(i, dropout(outputs, self.config.dropout, fold(noises.noise, i)))
+            z = self._project(i, dropout(outputs, "dropout", fold(noises.noise, i)))
             new.append(self._cells(i)[0].step(z, carries[i], keeps[i]))
             outputs = self._joined(new[i].h, outputs)
         return tuple(new), outputs

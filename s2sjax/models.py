@@ -200,7 +200,7 @@ class Seq2Seq(nn.Module):
     def _logits(self, read: Float[Array, "*n hidden"], encoding: Encoding, noise: Noise = None):
         """Logits of a step ``[batch, hidden]`` or of all ``[batch, time, hidden]``."""
         c, offset = self.config, encoding.offset
-        read = dropout(read, c.dropout, noise)
+        read = dropout(read, "dropout", noise)
         logits = self.output(read, self.decoder.embedding if c.tied_output else None)
         if offset is None:
             return logits

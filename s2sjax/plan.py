@@ -7,6 +7,7 @@ import jax.numpy as jnp
 
 from s2sjax.ablation import Ablation
 from s2sjax.config import Run
+from s2sjax.dropout import Rates
 from s2sjax.group import make_trainer, updates_per_epoch
 from s2sjax.report import Table
 
@@ -14,7 +15,7 @@ from s2sjax.report import Table
 def _parameters(run: Run) -> list[tuple[str, tuple[int, ...]]]:
     """Name and shape of every parameter of one replica."""
     init = make_trainer(run).init
-    state = jax.eval_shape(init, jax.random.key(0), jnp.float32(0))
+    state = jax.eval_shape(init, jax.random.key(0), jnp.float32(0), Rates.of(run.model))
     leaves = jax.tree_util.tree_leaves_with_path(state.params)
     return [("/".join(str(step.key) for step in path), leaf.shape) for path, leaf in leaves]
 
@@ -71,5 +72,5 @@ def program_table(ablation: Ablation) -> Table:
         title=f"{n} program{'' if n == 1 else 's'} to train",
         headers=("program", "arms", "parameters", "what it has that the first has not"),
         rows=tuple(rows),
-        note="Arms that differ in data or in the learning rate share a program, all seeds too.",
+        note="Arms that differ in data, learning rate or dropout share a program, all seeds too.",
     )

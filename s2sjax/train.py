@@ -14,7 +14,7 @@ from jaxtyping import Array, Float, Int, Key
 from s2sjax.config import Optimiser, Training
 from s2sjax.data import Batch, Examples, epoch_order, in_batches, take
 from s2sjax.decode import Decoded, Greedy, Policy, decode
-from s2sjax.dropout import Noise, fold
+from s2sjax.dropout import Drawn, Noise, Rates, fold
 from s2sjax.losses import token_losses, weighted_mean
 from s2sjax.metrics import Count, argmax, scores
 from s2sjax.models import DECODING, Seq2Seq
@@ -48,6 +48,7 @@ class TrainState(flax.struct.PyTreeNode):
         params: the model's parameters.
         opt_state: the optimiser's moments.
         learning_rate: the replica's own, so that runs of one program may differ in it.
+        rates: chances to drop, for the same reason; None where nothing is dropped.
         key: what decides the order of batches and every draw, a typed key; it never changes.
         update: updates done, int32.
         epoch: epochs done, int32.
@@ -57,6 +58,7 @@ class TrainState(flax.struct.PyTreeNode):
     params: Params
     opt_state: Any
     learning_rate: Any
+    rates: Rates
     key: Any
     update: Any
     epoch: Any
@@ -75,7 +77,7 @@ class Trainer:
     """The static half of a run: equal trainers compile to the same programs.
 
     Attributes:
-        model: the encoder-decoder.
+        model: the encoder-decoder; chances to drop are the state's, not those of its settings.
         optimiser: settings of Adam; the learning rate is the state's, not this one.
         training: budget, forcing, smoothing, early stopping.
         updates: of the whole training.
@@ -93,7 +95,9 @@ class Trainer:
         """Gradients to updates of step size one."""
         return transformation(self.optimiser)
 
-    def init(self, key: Key[Array, ""], learning_rate: Float[Array, ""]) -> TrainState:
+    def init(
+        self, key: Key[Array, ""], learning_rate: Float[Array, ""], rates: Rates
+    ) -> TrainState:
         """Initial parameters and an empty optimiser: a pure function of the key."""
         init_key, order_key = jax.random.split(key)
         ids = jnp.zeros((1, 2), jnp.int32)
@@ -102,7 +106,7 @@ class Trainer:
         best = Best(params, jnp.float32(jnp.inf), jnp.int32(0)) if stops else None
         start = jnp.int32(0)
         return TrainState(
-            params, self.tx.init(params), learning_rate, order_key, start, start, best
+            params, self.tx.init(params), learning_rate, rates, order_key, start, start, best
         )
 
     def apply(self, params: Params, *arguments: Any, method: Any = None) -> Any:
@@ -110,7 +114,12 @@ class Trainer:
         return self.model.apply({"params": params}, *arguments, method=method)
 
     def loss(
-        self, params: Params, batch: Batch, key: Key[Array, ""], forcing: Float[Array, ""] | float
+        self,
+        params: Params,
+        batch: Batch,
+        key: Key[Array, ""],
+        forcing: Float[Array, ""] | float,
+        rates: Rates,
     ) -> Float[Array, ""]:
         """Cross-entropy in nats per scored symbol of a batch, smoothed if the training is.
 
@@ -119,9 +128,11 @@ class Trainer:
             batch: examples and their weights.
             key: decides what is dropped, and what is fed where gold symbols are not.
             forcing: chance that a gold symbol is fed.
+            rates: chances to drop.
         """
         source, target = batch.examples
-        noise = jax.random.fold_in(key, _NOISE) if self.model.config.noisy else None
+        noisy = any(rate is not None for rate in rates)
+        noise = Drawn(jax.random.fold_in(key, _NOISE), rates) if noisy else None
         if self.training.always_forced:
             logits = self.apply(params, source, target[:, :-1], noise)
         else:
@@ -183,7 +194,7 @@ class Trainer:
         """One update: the new state, and the loss before it."""
         draws = jax.random.fold_in(jax.random.fold_in(state.key, _DRAWS), state.update)
         loss, gradient = jax.value_and_grad(self.loss)(
-            state.params, batch, draws, self.forcing(state.update)
+            state.params, batch, draws, self.forcing(state.update), state.rates
         )
         updates, opt_state = self.tx.update(gradient, state.opt_state, state.params)
         rate = state.learning_rate * step_size(self.optimiser, state.update, self.updates)

@@ -17,6 +17,7 @@ from s2sjax.ablation import Ablation
 from s2sjax.config import Run
 from s2sjax.data import Examples, Formatter
 from s2sjax.decode import Greedy
+from s2sjax.dropout import Rates
 from s2sjax.errors import UserError
 from s2sjax.group import Group
 from s2sjax.losses import token_losses
@@ -97,7 +98,7 @@ def _shapes(group: Group) -> Any:
     place = NamedSharding(group.mesh, PartitionSpec(AXIS))
     return jax.tree.map(
         lambda x: jax.ShapeDtypeStruct((len(group.replicas), *x.shape), x.dtype, sharding=place),
-        jax.eval_shape(group.trainer.init, key, rate),
+        jax.eval_shape(group.trainer.init, key, rate, Rates.of(group.run.model)),
     )
 
 

@@ -30,6 +30,7 @@ from s2sjax import checkpoint
 from s2sjax.buckets import Schedule
 from s2sjax.config import Translation
 from s2sjax.data import Batch
+from s2sjax.dropout import Rates
 from s2sjax.errors import Interrupted, UserError
 from s2sjax.extras import require
 from s2sjax.files import read_json, write_json
@@ -188,7 +189,7 @@ class _Course:
             self.console.print("drawing weights, compiling ...")
             key = jax.random.key(self.run.seed, impl="threefry2x32")
             rate = jnp.float32(self.run.optim.learning_rate)
-            state = jax.jit(self.trainer.init)(key, rate)
+            state = jax.jit(self.trainer.init)(key, rate, Rates.of(self.run.model))
             state, total = jax.device_put((state, jnp.float32(0)), place())
         else:
             held = checkpoint.restore(self.workdir.checkpoints, last, shapes(self.trainer))

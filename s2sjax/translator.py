@@ -20,6 +20,7 @@ from s2sjax.buckets import Batches, Bucket, Schedule, rows_per_batch
 from s2sjax.config import Translation
 from s2sjax.data import Batch
 from s2sjax.decode import Greedy, Sampling, decode
+from s2sjax.dropout import Rates
 from s2sjax.errors import UserError
 from s2sjax.files import read_json
 from s2sjax.losses import token_losses
@@ -321,7 +322,8 @@ def shapes(trainer: Trainer) -> dict[str, Any]:
     """Shapes and places of what a checkpoint holds; nothing is computed."""
     zero = jnp.float32(0)
     key = jax.random.key(0, impl="threefry2x32")
-    tree = jax.eval_shape(lambda: standing(trainer.init(key, zero), zero, 12 * "0"))
+    rates = Rates.of(trainer.model.config)
+    tree = jax.eval_shape(lambda: standing(trainer.init(key, zero, rates), zero, 12 * "0"))
     at = place()
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=at), tree)
 

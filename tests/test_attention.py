@@ -11,6 +11,7 @@ from test_models import by_hand
 
 from s2sjax.attention import additive, align, context, inner
 from s2sjax.config import Model, Run, Training
+from s2sjax.dropout import Rates
 from s2sjax.errors import UserError
 from s2sjax.group import Group
 from s2sjax.models import Seq2Seq
@@ -167,7 +168,7 @@ def test_alignments_of_trained_models_are_those_of_each_seed():
     )
     group = Group({"dot": run}, seeds=2, first_seed=5)
     trainer = group.trainer
-    states = [trainer.init(jax.random.key(seed), jnp.float32(0.1)) for seed in (0, 1)]
+    states = [trainer.init(jax.random.key(seed), jnp.float32(0.1), Rates()) for seed in (0, 1)]
     params = spread(stack([jax.device_get(state.params) for state in states]), group.mesh)
     pairs = [("ab", "ab"), ("cba", "cba"), ("a", "a")]
     aligned = Trained(group, params).align({"dot": [pairs, pairs]})["dot"]

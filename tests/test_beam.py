@@ -11,6 +11,7 @@ import pytest
 from s2sjax.beam import Beam, beam_search, tile
 from s2sjax.config import Model, Optimiser, Training
 from s2sjax.decode import Greedy, decode
+from s2sjax.dropout import Rates
 from s2sjax.errors import UserError
 from s2sjax.losses import token_losses
 from s2sjax.models import Seq2Seq
@@ -448,7 +449,7 @@ class Trained:
 
     def __init__(self, config):
         self.trainer = Trainer(Seq2Seq(VOCAB, 0, config), Optimiser(), Training(), 1, EOS)
-        weights = jax.jit(self.trainer.init)(jax.random.key(5), jnp.float32(0)).params
+        weights = jax.jit(self.trainer.init)(jax.random.key(5), jnp.float32(0), Rates()).params
         self.params = jax.tree.map(lambda w: 4 * w, weights)
 
     def search(self, beam, params, source):

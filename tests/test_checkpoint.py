@@ -7,6 +7,7 @@ import optax
 import pytest
 
 from s2sjax import checkpoint
+from s2sjax.dropout import Rates
 from s2sjax.errors import UserError
 from s2sjax.replicas import make_mesh, spread
 from s2sjax.train import Best, TrainState
@@ -20,12 +21,12 @@ def state(mesh, value: float, stops: bool = False) -> TrainState:
     moments = jax.tree.map(lambda x: np.broadcast_to(x, (2, *x.shape)).copy(), moments)
     keys = jax.random.split(jax.random.key(3), 2)
     rates = np.array([value, 1e-3], np.float32)
+    drops = Rates(dropout=np.array([0.25, value], np.float32))
     updates, epochs = np.array([28, 28], np.int32), np.array([4, 4], np.int32)
     kept = {"w": params["w"] - 1, "b": params["b"]}
     best = Best(kept, np.array([value, np.inf], np.float32), np.array([3, 0], np.int32))
-    return spread(
-        TrainState(params, moments, rates, keys, updates, epochs, best if stops else None), mesh
-    )
+    best = best if stops else None
+    return spread(TrainState(params, moments, rates, drops, keys, updates, epochs, best), mesh)
 
 
 def equal(a, b) -> bool:

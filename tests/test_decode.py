@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from s2sjax.config import Model, Optimiser, Training
 from s2sjax.data import Examples
 from s2sjax.decode import Decoded, Greedy, Sampling, decode
+from s2sjax.dropout import Rates
 from s2sjax.errors import UserError
 from s2sjax.models import Seq2Seq
 from s2sjax.train import Trainer
@@ -363,7 +364,7 @@ TRAINER = Trainer(
 @pytest.fixture(scope="module")
 def params():
     """Weights so large that every answer differs, and some end."""
-    weights = jax.jit(TRAINER.init)(jax.random.key(5), jnp.float32(0)).params
+    weights = jax.jit(TRAINER.init)(jax.random.key(5), jnp.float32(0), Rates()).params
     return jax.tree.map(lambda w: 4 * w, weights)
 
 
@@ -431,7 +432,7 @@ def test_an_answer_does_not_depend_on_the_batch_it_rides_in(params):
 def test_greedy_answers_of_every_kind_are_the_best_of_their_own_forced_logits(settings):
     model = Seq2Seq(VOCAB, 0, Model(hidden_size=8, **settings))
     trainer = replace(TRAINER, model=model, eos_id=NO_SYMBOL)
-    params = jax.jit(trainer.init)(jax.random.key(5), jnp.float32(0)).params
+    params = jax.jit(trainer.init)(jax.random.key(5), jnp.float32(0), Rates()).params
     params = jax.tree.map(lambda w: 4 * w, params)
 
     @jax.jit

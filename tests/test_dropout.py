@@ -12,7 +12,7 @@ from jax.test_util import check_grads
 
 from s2sjax.config import Model, Optimiser, Training
 from s2sjax.data import Batch, Examples
-from s2sjax.dropout import dropout, fold, kept
+from s2sjax.dropout import Drawn, Rates, dropout, fold, kept
 from s2sjax.models import Seq2Seq
 from s2sjax.rnn import Weights, rnn_scan, rnn_step
 from s2sjax.train import Trainer, TrainState
@@ -22,16 +22,25 @@ SOURCE = jnp.array([[1, 2, 3, 4], [4, 3, 0, 0]], jnp.int32)
 TARGET = jnp.array([[1, 2, 3, 4, 2], [1, 3, 2, 0, 0]], jnp.int32)
 
 
+def noise_of(config: Model, key=KEY) -> Drawn:
+    """Noise of a model's own rates."""
+    return Drawn(key, Rates.of(config))
+
+
 def test_without_a_key_or_a_rate_nothing_is_dropped():
     x = jnp.ones((2, 3))
-    assert dropout(x, 0.5, None) is x
-    assert dropout(x, 0.0, KEY) is x
+    assert dropout(x, "dropout", None) is x
+    assert dropout(x, "dropout", Drawn(KEY, Rates(recurrent_dropout=0.5))) is x
     assert fold(None, 3) is None
-    assert kept(None, 0.5, (2,)) is None
+    assert kept(None, "dropout", (2,)) is None
+    assert Rates.of(Model()) == Rates()
 
 
 def test_a_share_is_dropped_and_the_mean_stays():
-    x = dropout(jnp.ones(20_000), 0.3, KEY)
+    """Whether the rate is known while compiling or not."""
+    drop = jax.jit(lambda rate: dropout(jnp.ones(20_000), "dropout", Drawn(KEY, Rates(rate))))
+    x = drop(jnp.float32(0.3))
+    np.testing.assert_array_equal(x, dropout(x**0, "dropout", noise_of(Model(dropout=0.3))))
     np.testing.assert_allclose(jnp.unique(x), [0, 1 / 0.7], rtol=1e-6)
     assert abs(x.mean() - 1) < 0.02
 
@@ -43,7 +52,7 @@ def test_the_recurrent_mask_is_the_same_at_every_step_and_its_gradient_is_exact(
     z, wh = (jnp.array(0.5 * draw.normal(size=s), jnp.float32) for s in ((2, 4, gates), (3, gates)))
     bn = jnp.array(draw.normal(size=3), jnp.float32) if cell == "gru" else None
     mask = jnp.array([[True] * 4, [True, True, False, False]])
-    keep = kept(KEY, 0.5, (2, 3))
+    keep = kept(Drawn(KEY, Rates(recurrent_dropout=0.5)), "recurrent_dropout", (2, 3))
     assert 0 < (keep == 0).sum() < 6
 
     def whole(z, wh):
@@ -74,7 +83,7 @@ def make(**settings):
     """A trainer of a tiny model, and parameters, drawn without compiling anything."""
     model = Seq2Seq(5, 0, Model(**{"cell": "rnn", "hidden_size": 4, **settings}))
     trainer = Trainer(model, Optimiser(), Training(batch_size=2), 10, 2)
-    shapes = jax.eval_shape(trainer.init, KEY, jnp.float32(0.1)).params
+    shapes = jax.eval_shape(trainer.init, KEY, jnp.float32(0.1), Rates()).params
     draw = np.random.default_rng(0)
     return trainer, jax.tree.map(lambda x: jnp.array(draw.normal(size=x.shape), x.dtype), shapes)
 
@@ -88,7 +97,8 @@ def test_noise_changes_the_loss_while_training_only(monkeypatch):
     trainer, params = make(embed_dim=3, dropout=0.5)
     batch = Batch(Examples(SOURCE, TARGET), jnp.ones(ROWS))
     loss = jax.jit(trainer.loss)
-    one, again, other = (loss(params, batch, jax.random.key(i), 1.0) for i in (0, 0, 1))
+    rates = Rates.of(trainer.model.config)
+    one, again, other = (loss(params, batch, jax.random.key(i), 1.0, rates) for i in (0, 0, 1))
     assert one == again != other
     monkeypatch.setattr(jax.random, "bernoulli", lambda *_: pytest.fail("something is dropped"))
     jax.eval_shape(trainer.evaluate, params, batch.examples)
@@ -120,18 +130,20 @@ def test_noise_is_where_the_settings_say_and_nowhere_else(settings, noisy):
     @jax.jit
     def shown(key):
         """Without noise, with it, and with it symbol by symbol; the decoder reads the same."""
-        quiet, loud = (trainer.apply(params, SOURCE, k, method=Seq2Seq.encode) for k in (None, key))
+        noise = noise_of(trainer.model.config, key)
+        ways = (None, noise)
+        quiet, loud = (trainer.apply(params, SOURCE, n, method=Seq2Seq.encode) for n in ways)
         noisy_at_last = quiet._replace(noises=loud.noises)
         target_in = TARGET[:, :2]
         found = []
-        for encoding, k in ((quiet, None), (noisy_at_last, key)):
+        for encoding, n in ((quiet, None), (noisy_at_last, noise)):
             found.append(
-                trainer.apply(params, encoding, target_in, k, method=Seq2Seq.write_aligned)
+                trainer.apply(params, encoding, target_in, n, method=Seq2Seq.write_aligned)
             )
         state, steps = quiet.carry, []
         for time, token in enumerate(target_in.T):
             state, logits = trainer.apply(
-                params, state, token, noisy_at_last, fold(key, time), method=Seq2Seq.step
+                params, state, token, noisy_at_last, fold(noise, time), method=Seq2Seq.step
             )
             steps.append((logits, state.alignment))
         stepped = tuple(jnp.stack(parts, 1) for parts in zip(*steps, strict=True))
@@ -185,7 +197,9 @@ def test_no_key_is_used_twice_in_two_updates(attend, forcing, spent, monkeypatch
     trainer = replace(trainer, training=replace(trainer.training, teacher_forcing=forcing))
     batch = Batch(Examples(SOURCE, TARGET), jnp.ones(ROWS))
     start = jnp.int32(0)
-    state = TrainState(params, trainer.tx.init(params), jnp.float32(0), KEY, start, start, None)
+    rates = Rates.of(trainer.model.config)
+    moments = trainer.tx.init(params)
+    state = TrainState(params, moments, jnp.float32(0), rates, KEY, start, start, None)
     for found in spent.values():
         found.clear()
     with jax.disable_jit():
@@ -201,19 +215,20 @@ def test_no_key_is_used_twice_in_two_updates(attend, forcing, spent, monkeypatch
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def forced(trainer, params, noise):
-    return trainer.apply(params, SOURCE, TARGET[:, :-1], noise)
+def forced(trainer, params):
+    return trainer.apply(params, SOURCE, TARGET[:, :-1], noise_of(trainer.model.config))
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def sampled(trainer, params, noise):
+def sampled(trainer, params):
+    noise = noise_of(trainer.model.config)
     return trainer.partly_forced(params, SOURCE, TARGET[:, :-1], KEY, 1.0, noise)
 
 
 def test_recurrent_noise_is_the_same_forced_and_symbol_by_symbol():
     trainer, params = make(recurrent_dropout=0.5, decoder_layers=2)
     np.testing.assert_allclose(
-        forced(trainer, params, KEY), sampled(trainer, params, KEY), rtol=1e-5, atol=1e-6
+        forced(trainer, params), sampled(trainer, params), rtol=1e-5, atol=1e-6
     )
 
 
@@ -222,11 +237,11 @@ def test_other_noise_is_drawn_for_every_row_and_symbol(write):
     """Every state is 1/2 in every unit, and the output layer shows it as it is: so the mask."""
     model = Seq2Seq(32, 0, Model(cell="rnn", hidden_size=32, dropout=0.25))
     trainer = Trainer(model, Optimiser(), Training(batch_size=2), 10, 2)
-    shapes = jax.eval_shape(trainer.init, KEY, jnp.float32(0.1)).params
+    shapes = jax.eval_shape(trainer.init, KEY, jnp.float32(0.1), Rates()).params
     params = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
     params["output"]["w"] = jnp.eye(32)
     params["decoder"]["cell"]["b"] = jnp.full(32, np.arctanh(0.5), jnp.float32)
-    masks = 2 * np.array(write(trainer, params, KEY))
+    masks = 2 * np.array(write(trainer, params))
     assert masks.shape == (ROWS, WRITTEN, 32)
     np.testing.assert_allclose(np.unique(masks.round(5)), [0, 1 / 0.75], rtol=1e-5)
     assert 0.15 < (masks == 0).mean() < 0.35

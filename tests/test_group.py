@@ -107,6 +107,10 @@ CHANGES: Mapping[tuple[Run, str], Mapping[str, tuple[Any, bool]]] = {
     },
 }
 MORE = [
+    *(
+        (replace(ATTENDING, model=replace(LOOKING, **{rate: 0.2})), "model", rate, 0.1, ALIKE)
+        for rate in LOOKING.rates
+    ),
     (BASE, "text", "source_order", "doubled", APART),
     (BASE, "text", "source_order", "digits_reversed", ALIKE),
     (BASE, "text", "source_order", "operands_swapped", ALIKE),
@@ -146,7 +150,7 @@ def test_every_setting_is_known_to_change_the_program_or_not():
 @pytest.mark.parametrize(
     ("run", "part", "name", "value", "alike"), EVERY, ids=[f"{e[1]}.{e[2]} {e[3]}" for e in EVERY]
 )
-def test_arms_share_a_program_where_only_data_or_the_learning_rate_differ(
+def test_arms_share_a_program_where_only_data_or_a_traced_number_differs(
     run, part, name, value, alike
 ):
     other = changed(run, part, name, value)

@@ -12,6 +12,7 @@ import pytest
 
 from s2sjax import replicas
 from s2sjax.config import Model, Optimiser, Run, Text, Training
+from s2sjax.dropout import Rates
 from s2sjax.fit import Programs, make_programs
 from s2sjax.group import Group, seed_keys
 from s2sjax.taskconfig import Toy
@@ -23,15 +24,16 @@ RUN = Run(
 )
 SAMPLED = replace(
     RUN,
-    model=Model(hidden_size=8, cell="gru", peeky=True),
+    model=Model(hidden_size=8, cell="gru", peeky=True, dropout=0.1, recurrent_dropout=0.1),
     optim=Optimiser(clip=0.5, schedule="cosine"),
     train=replace(RUN.train, teacher_forcing=0.5, label_smoothing=0.1, patience=2),
 )
 
 
 def two_arms(run: Run = RUN, seeds: int = 3) -> Group:
-    """Two orders of the source, and two learning rates."""
-    backward = replace(run, text=Text(source_order="reversed"), optim=fast(run.optim))
+    """Two orders of the source, two learning rates, and two chances to drop where there is one."""
+    model = replace(run.model, **{name: 2 * rate for name, rate in run.model.rates.items()})
+    backward = replace(run, text=Text(source_order="reversed"), model=model, optim=fast(run.optim))
     return Group({"forward": run, "reversed": backward}, seeds, 0)
 
 
@@ -63,7 +65,7 @@ def single(run: Run):
 
 
 @pytest.mark.parametrize("run", [RUN, SAMPLED], ids=["plain", "sampled, clipped, stopping"])
-def test_a_replica_is_the_single_run_bit_for_bit_whatever_its_arms_learning_rate(run):
+def test_a_replica_is_the_single_run_bit_for_bit_whatever_its_arms_numbers(run):
     group, programs, alone = two_arms(run), programs_of(run, 3), single(run)
     train, dev = group.examples("train"), group.examples("dev")
     state = group.init(programs)
@@ -71,7 +73,8 @@ def test_a_replica_is_the_single_run_bit_for_bit_whatever_its_arms_learning_rate
     np.testing.assert_array_equal(state.learning_rate, rates)
     keys = jax.vmap(lambda key: jax.random.fold_in(key, 1))(seed_keys([0, 1, 2] * 2))
     chosen = (0, 4)  # one of each arm, on different devices
-    singles = {i: alone.init(keys[i], rates[i]) for i in chosen}
+    models = [arm.model for arm in group.arms.values() for _ in range(3)]
+    singles = {i: alone.init(keys[i], rates[i], Rates.of(models[i])) for i in chosen}
     data = {i: jax.device_get((first(train, i), first(dev, i))) for i in chosen}
     for _ in range(2):
         state, losses = programs.train_epoch(state, train)
@@ -82,7 +85,7 @@ def test_a_replica_is_the_single_run_bit_for_bit_whatever_its_arms_learning_rate
             np.testing.assert_array_equal(losses[i], single_losses)
             singles[i] = alone.watch(singles[i], watched[i])
     for i, own in singles.items():
-        for part in ("params", "opt_state", "learning_rate", "update", "epoch", "best"):
+        for part in ("params", "opt_state", "learning_rate", "rates", "update", "epoch", "best"):
             same(first(getattr(state, part), i), getattr(own, part))
         if run == RUN:
             scores = first(programs.evaluate(state.scored, dev), i)
@@ -169,7 +172,8 @@ def test_train_and_decode_programs_lower_for_accelerators(run, platform):
     group = two_arms(run, seeds=1)
     trainer = group.trainer
     keys, rates = jax.random.split(jax.random.key(0), 2), jnp.zeros(2)
-    state = jax.eval_shape(jax.vmap(trainer.init), keys, rates)
+    drops = replicas.stack([Rates.of(arm.model) for arm in group.arms.values()])
+    state = jax.eval_shape(jax.vmap(trainer.init), keys, rates, drops)
     data = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, jnp.int32), group.examples("train"))
 
     def exported(function, *arguments):

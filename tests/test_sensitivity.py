@@ -9,6 +9,7 @@ import pytest
 
 from s2sjax.config import Model, Run, Text, Training
 from s2sjax.data import Examples
+from s2sjax.dropout import Rates
 from s2sjax.group import Group, formatter, make_trainer
 from s2sjax.models import Seq2Seq
 from s2sjax.sensitivity import (
@@ -53,7 +54,7 @@ def trained(run: Run):
 
     @jax.jit
     def noisy():
-        params = trainer.init(jax.random.key(3), jnp.float32(1)).params
+        params = trainer.init(jax.random.key(3), jnp.float32(1), Rates()).params
         leaves, tree = jax.tree.flatten(params)
         keys = jax.random.split(jax.random.key(4), len(leaves))
         pairs = zip(leaves, keys, strict=True)

@@ -13,6 +13,7 @@ import scipy.stats
 
 from s2sjax.config import Model, Optimiser, Run, Text, Training
 from s2sjax.data import Batch, Examples, epoch_order, in_batches, take
+from s2sjax.dropout import Rates
 from s2sjax.fit import evaluate, make_programs
 from s2sjax.group import Group
 from s2sjax.losses import token_losses, weighted_mean
@@ -57,7 +58,8 @@ def one(run: Run):
         for split, rows in pairs.items()
     }
     rate = jnp.float32(run.optim.learning_rate)
-    return group.trainer, jitted(group.trainer, "init")(jax.random.key(0), rate), examples
+    init = jitted(group.trainer, "init")
+    return group.trainer, init(jax.random.key(0), rate, Rates.of(run.model)), examples
 
 
 def first_batch(examples):
@@ -95,9 +97,9 @@ def test_filling_rows_and_padding_do_not_enter_the_loss():
     filled = take(three, jnp.array([0, 1, 2, 0]), jnp.array([1.0, 1.0, 1.0, 0.0]))
     wider = Batch(Examples(*(jnp.pad(x, ((0, 0), (0, 2))) for x in three)), jnp.ones(3))
     loss = jitted(trainer, "loss")
-    alone = float(loss(state.params, take(three, jnp.arange(3), jnp.ones(3)), KEY, 1.0))
-    assert float(loss(state.params, filled, KEY, 1.0)) == pytest.approx(alone, rel=1e-6)
-    assert float(loss(state.params, wider, KEY, 1.0)) == pytest.approx(alone, rel=1e-6)
+    alone = float(loss(state.params, take(three, jnp.arange(3), jnp.ones(3)), KEY, 1.0, Rates()))
+    assert float(loss(state.params, filled, KEY, 1.0, Rates())) == pytest.approx(alone, rel=1e-6)
+    assert float(loss(state.params, wider, KEY, 1.0, Rates())) == pytest.approx(alone, rel=1e-6)
 
 
 def test_updates_are_those_of_optax_adam_with_the_settings_asked_for():
@@ -105,7 +107,7 @@ def test_updates_are_those_of_optax_adam_with_the_settings_asked_for():
     batch = first_batch(examples)
     rate = lambda n: 0.02 * step_size(FALLING.optim, n, trainer.updates)
     tx = optax.chain(optax.clip_by_global_norm(0.1), optax.adam(rate, eps=1e-7))
-    gradient = jax.jit(jax.grad(lambda params: trainer.loss(params, batch, KEY, 1.0)))
+    gradient = jax.jit(jax.grad(lambda params: trainer.loss(params, batch, KEY, 1.0, Rates())))
     step, params, theirs = jitted(trainer, "train_step"), state.params, tx.init(state.params)
     for _ in range(4):
         state, _ = step(state, batch)
@@ -147,7 +149,8 @@ def test_smoothing_is_in_the_loss_that_is_trained_and_in_no_loss_that_is_reporte
     logits = trainer.apply(state.params, source, target[:, :-1])
     losses = 0.75 * token_losses(logits, target[:, 1:]) - 0.25 * jax.nn.log_softmax(logits).mean(-1)
     truth = np.average(losses, weights=trainer.scored(target, batch.weight))
-    assert float(smooth.loss(state.params, batch, KEY, 1.0)) == pytest.approx(truth, rel=1e-5)
+    loss = smooth.loss(state.params, batch, KEY, 1.0, Rates())
+    assert float(loss) == pytest.approx(truth, rel=1e-5)
     reported = [jitted(t, "evaluate")(state.params, examples["dev"])[0] for t in (trainer, smooth)]
     jax.tree.map(np.testing.assert_array_equal, *reported)
 
@@ -256,7 +259,7 @@ def test_the_loss_and_its_gradient_are_those_of_the_fed_symbols_held_fixed(forci
     target = batch.examples.target
     NOTES.clear()
     spy = Spy(trainer.model, trainer.optimiser, trainer.training, trainer.updates, trainer.eos_id)
-    spied = jitted(spy, "loss")(state.params, batch, KEY, forcing)
+    spied = jitted(spy, "loss")(state.params, batch, KEY, forcing, Rates())
     jax.effects_barrier()
     tokens = jnp.stack(NOTES, axis=1)
     assert tokens.shape == target[:, :-1].shape
@@ -264,7 +267,7 @@ def test_the_loss_and_its_gradient_are_those_of_the_fed_symbols_held_fixed(forci
     same = float((tokens == target[:, :-1])[:, 1:].mean())
     assert {0.0: same < 0.5, 0.5: 0.3 < same < 0.9, 1.0: same == 1}[forcing]
 
-    drawn = drawn_loss(trainer)(state.params, batch, KEY, forcing)
+    drawn = drawn_loss(trainer)(state.params, batch, KEY, forcing, Rates())
     assert float(spied) == pytest.approx(float(drawn[0]), rel=1e-6)
     close(drawn, held_loss(trainer, state.params, batch, tokens), rtol=1e-4, atol=1e-6)
 
@@ -320,7 +323,7 @@ def test_the_parameters_of_the_best_dev_loss_are_kept_until_patience_is_over(pat
     none, never = jnp.full(replicas, -1.0), jnp.full(replicas, jnp.inf)
     zeros = jnp.zeros(replicas, jnp.int32)
     best = Best({"w": none}, never, zeros)
-    state = TrainState({"w": none}, (), never, None, zeros, zeros, best)
+    state = TrainState({"w": none}, (), never, Rates(), None, zeros, zeros, best)
     for look, loss in enumerate(losses):
         state = watch(state.replace(params={"w": jnp.full(replicas, look, jnp.float32)}), loss)
         assert (state.params["w"] == look).all()

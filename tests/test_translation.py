@@ -17,6 +17,7 @@ from s2sjax import translator as translator_module
 from s2sjax.beam import Beam
 from s2sjax.config import Model, Optimiser, Training, Translation
 from s2sjax.decode import Sampling
+from s2sjax.dropout import Rates
 from s2sjax.errors import Interrupted, UserError
 from s2sjax.preparation import Form, prepare
 from s2sjax.serial import from_json, to_json
@@ -228,7 +229,7 @@ def test_early_stopping_gives_back_the_best(toy, tmp_path, monkeypatch):
     trainer = build(run, prepared)
     translator = train(run, prepared, trainer, tmp_path)
     assert checkpoint.latest(tmp_path / "checkpoints") == 4 * len(prepared.batches(0))
-    unseen = trainer.init(jax.random.key(0), jnp.float32(0))
+    unseen = trainer.init(jax.random.key(0), jnp.float32(0), Rates())
     assert unseen.scored is unseen.params  # stopped before the dev set was ever looked at
     same(translator.params, seen[1])
     same(Translator.load(tmp_path).params, seen[1])
