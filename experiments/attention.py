@@ -63,8 +63,8 @@ from s2sjax.verdicts import LEVEL, Prediction, prediction_table
 
 NEAR = 0.05
 """How close two orders are that count as equal, as a fraction."""
-LONGEST_SHOWN = 12
-"""Of a question whose alignment is drawn: characters."""
+MOST_ARMS, LONGEST_SHOWN = 3, 12
+"""Of the alignments that are drawn: arms, and characters of a question."""
 MOST_LENGTHS = 10
 """Of a picture of scores by length: categories."""
 FORWARD: SourceOrder = "forward"
@@ -87,7 +87,7 @@ class Grid(NamedTuple):
 
 GRIDS = {
     "addition": Grid(directions=(1, 2)),
-    "depth": Grid((None, "general"), (1, 2), (2, 4)),
+    "depth": Grid(directions=(1, 2), layers=(2, 4)),
     "copy": Grid((None, "dot")),
     "backwards": Grid((None, "dot")),
     "dates": Grid((None, "dot")),
@@ -332,14 +332,14 @@ def draw(results: Results, folder: Path) -> list[Picture]:
 
 
 def alignments(results: Results, folder: Path) -> list[Picture]:
-    """How the first seed looks at a few test questions: of every score the first arm."""
+    """How the first seed looks at a few test questions: one arm of every score, then others."""
     runs = Ablation.from_config(results["config"]).arms
-    looking: dict[Attention, str] = {}
-    for arm in ran(results):
-        if (attention := runs[arm].model.attention) is not None:
-            looking.setdefault(attention, arm)
+    scores = {arm: runs[arm].model.attention for arm in ran(results)}
+    first = {attention: arm for arm, attention in reversed(scores.items())}
+    looking = [arm for arm, attention in scores.items() if attention is not None]
+    looking.sort(key=lambda arm: first[scores[arm]] != arm)
     try:
-        models = load(folder, looking.values())
+        models = load(folder, looking[:MOST_ARMS])
     except UserError:  # results without their checkpoints: the tables stand alone
         return []
     pairs = _shown(_test_pairs(results))
