@@ -9,7 +9,7 @@ The command: ``python experiments/addition_rnn.py digits3``; the other sizes are
 ``digits4`` and ``digits5``, and ``cells`` compares LSTM, GRU and simple RNN on two digits, in fewer
 epochs than reversed needs for 99 % there.
 
-Time on two CPU cores, measured: cells 8 minutes; beside other work digits2 5, digits3 31, digits4
+Time on two CPU cores, measured beside other work: cells 8 minutes, digits2 5, digits3 31, digits4
 64 and digits5 81.
 
 What to expect: from three digits on both orders get to 99 % of the characters, reversed in about

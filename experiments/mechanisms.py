@@ -11,7 +11,7 @@ The command: ``python experiments/mechanisms.py quick``. ``sizes`` is the traini
 50,000 questions; ``full`` is everything on three digits with the README's clean setting.
 
 Time on two CPU cores, measured: quick 24 min 38 s, from its third program on beside other work,
-which slowed it; sizes 14 minutes. full takes a day there.
+which slowed it; sizes 14 minutes, beside other work. full takes a day there.
 
 What to expect; the report marks each as held, failed or open (`PREDICTIONS`: exact match,
 free-running). The four with a * were not in the first version of this list:

@@ -13,6 +13,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import addition_rnn
 import attention
@@ -59,11 +60,16 @@ def translated() -> dict[str, Results]:
     return {path.stem: read_json(path, "restore it") for path in TRANSLATED}
 
 
+def teller_of(results: Results) -> Any:
+    """What tells of results: an experiment, or of sentence pairs the script itself."""
+    return EXPERIMENTS.get(results["experiment"], translate)
+
+
 def blocks() -> dict[str, str]:
     """Every table of the committed results as Markdown, by name."""
     found, everything, pairs = {}, committed(), translated()
     for name, results in (everything | pairs).items():
-        teller = EXPERIMENTS.get(results["experiment"], translate)
+        teller = teller_of(results)
         found[f"{name}.headline"] = teller.headline(results)
         for table_name, table in teller.tables(results).items():
             found[f"{name}.{table_name}"] = table.markdown()
@@ -134,7 +140,7 @@ def draw(text: str) -> None:
     for name, results in (committed() | translated()).items():
         picture = RESULTS / f"{name}.png"
         if picture.name in text:
-            EXPERIMENTS.get(results["experiment"], translate).cover(results, picture)
+            teller_of(results).cover(results, picture)
 
 
 @dataclass(frozen=True)

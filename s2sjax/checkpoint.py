@@ -62,8 +62,9 @@ def restore(directory: Path, number: int, like: T) -> T:
     return _attempt(
         directory,
         lambda checkpointer: checkpointer.load(number, abstract),
-        f"checkpoint {directory / str(number)} is damaged or of another run",
-        "delete that folder to go on from the checkpoint before it, or choose another --workdir",
+        f"checkpoint {directory / str(number)} is damaged or of another run or version",
+        "choose another --workdir; where a crash damaged it, deleting that folder goes on from the "
+        "checkpoint before it",
     )
 
 

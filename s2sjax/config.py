@@ -124,7 +124,7 @@ class Model:
         at_least(1, self, "encoder_layers", "decoder_layers", most=100)
         if self.embed_dim is not None:
             at_least(1, self, "embed_dim")
-        at_least(0, self, "dropout", "context_dropout", "recurrent_dropout", most=0.99)
+        at_least(0, self, *self.rates, most=0.99)
         if self.hand_over == "hidden" and self.cell != "lstm":
             raise UserError(f"Model.hand_over hidden: Model.cell {self.cell} has nothing else")
         if self.hand_over != "carry" and self.decoder == "repeat":

@@ -29,7 +29,7 @@ class Programs(NamedTuple):
     """The compiled programs of a stack of runs; each serves every replica.
 
     Attributes:
-        init: (keys, learning rates) -> state.
+        init: (keys, learning rates, chances to drop) -> state.
         train_epoch: (state, examples) -> (state, losses ``[replicas, updates]``).
         evaluate: (params, examples) -> (counts by metric, answers ``[replicas, n, time]``).
         watch: (state, dev losses) -> state, for early stopping.

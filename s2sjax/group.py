@@ -40,12 +40,12 @@ def make_trainer(run: Run) -> Trainer:
     """The single run that the replicas of `run` are copies of."""
     form = formatter(run)
     optimiser = replace(run.optim, learning_rate=1.0)  # the state's multiplies it
-    model = Seq2Seq(len(form.vocabulary), form.pad_id, _without_rates(run.model))
+    model = Seq2Seq(len(form.vocabulary), form.pad_id, _placeholder_rates(run.model))
     updates = run.train.epochs * updates_per_epoch(run)
     return Trainer(model, optimiser, run.train, updates, form.vocabulary.eos_id)
 
 
-def _without_rates(model: Model) -> Model:
+def _placeholder_rates(model: Model) -> Model:
     """Settings that are equal where only chances to drop differ: those of the state count."""
     equal: dict[str, Any] = {name: 0.5 for name, rate in model.rates.items() if rate}
     return replace(model, **equal)

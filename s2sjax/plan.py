@@ -72,5 +72,5 @@ def program_table(ablation: Ablation) -> Table:
         title=f"{n} program{'' if n == 1 else 's'} to train",
         headers=("program", "arms", "parameters", "what it has that the first has not"),
         rows=tuple(rows),
-        note="Arms that differ in data, learning rate or dropout share a program, all seeds too.",
+        note="Arms that differ in data, learning rate or how much is dropped share a program.",
     )

@@ -20,8 +20,8 @@ T = TypeVar("T")
 AXIS = "replicas"
 
 _CPU_OPTIONS = {"xla_cpu_prefer_vector_width": "512"}
-"""XLA's own choice is 256 bits; where a CPU has wider registers an update takes 6 % less time, its
-bits are the same, and where it has none the compiler falls back."""
+"""XLA's own choice is 256 bits; where a CPU has wider registers an update takes 6 % less time (two
+cores of Zen 5; a whole run of ``peeky.py`` came out the same to the bit), else nothing changes."""
 
 
 def use_all_cores() -> None:

@@ -104,6 +104,19 @@ def test_noise_changes_the_loss_while_training_only(monkeypatch):
     jax.eval_shape(trainer.evaluate, params, batch.examples)
 
 
+def test_the_chances_are_those_given_whatever_the_settings_say():
+    """So that arms that differ in them can share a program."""
+    params = make(embed_dim=3, dropout=0.5)[1]
+    batch, key = Batch(Examples(SOURCE, TARGET), jnp.ones(ROWS)), jax.random.key(1)
+    trainers = [make(embed_dim=3, dropout=d)[0] for d in (0.5, 0.2)]
+    half, fifth = (
+        [float(t.loss(params, batch, key, 1.0, Rates(jnp.float32(r)))) for r in (0.5, 0.2)]
+        for t in trainers
+    )
+    assert half == fifth
+    assert half[0] != half[1]
+
+
 # --- where ------------------------------------------------------------------------------------
 
 ENCODER, DECODER, LOGITS = "encoder", "decoder", "logits"
