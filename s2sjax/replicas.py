@@ -19,9 +19,10 @@ T = TypeVar("T")
 
 AXIS = "replicas"
 
-_CPU_OPTIONS = {"xla_cpu_prefer_vector_width": "512"}
+CPU_OPTIONS = {"xla_cpu_prefer_vector_width": "512"}
 """XLA's own choice is 256 bits; where a CPU has wider registers an update takes 6 % less time (two
-cores of Zen 5; a whole run of ``peeky.py`` came out the same to the bit), else nothing changes."""
+cores of Zen 5). Last digits may be others than without it: under jax 0.10 none was, in a whole run
+of ``peeky.py``; under 0.12 some are."""
 
 
 def use_all_cores() -> None:
@@ -82,5 +83,5 @@ def lift(
 
     spec = P(AXIS)
     mapped = jax.shard_map(local, mesh=mesh, in_specs=spec, out_specs=spec, check_vma=False)
-    options = _CPU_OPTIONS if cpu else None
+    options = CPU_OPTIONS if cpu else None
     return jax.jit(mapped, donate_argnums=donate, compiler_options=options)

@@ -58,10 +58,10 @@ def same(a, b):
 
 @cache
 def single(run: Run):
-    """The functions of a run without replicas."""
+    """The functions of a run without replicas, compiled with the same options."""
     trainer = two_arms(run).trainer
     functions = trainer.init, trainer.train_epoch, trainer.evaluate, trainer.watch
-    return Programs(*map(jax.jit, functions))
+    return Programs(*(jax.jit(f, compiler_options=replicas.CPU_OPTIONS) for f in functions))
 
 
 @pytest.mark.parametrize("run", [RUN, SAMPLED], ids=["plain", "sampled, clipped, stopping"])
