@@ -29,10 +29,11 @@ test: $(VENV)/.ready ## the tests, without the slow ones
 test-all: $(VENV)/.ready ## all tests
 	$(PYTEST)
 
-lint: $(VENV)/.ready ## check style, format and types
+lint: $(VENV)/.ready ## check style, format, types and size
 	$(RUN) -m ruff check $(CODE)
 	$(RUN) -m ruff format --check $(CODE)
 	$(VENV)/bin/pyrefly check --python-interpreter-path $(RUN)
+	@$(RUN) tests/line_counts.py
 
 format: $(VENV)/.ready ## fix what can be fixed, and format
 	$(RUN) -m ruff check --fix $(CODE)
@@ -43,8 +44,7 @@ tables: $(VENV)/.ready ## write the README's tables anew
 
 lock: .tools/.ready ## write requirements.lock anew (newest versions: make lock UPGRADE=--upgrade)
 	$(UV) pip compile --quiet --universal --generate-hashes --python-version 3.11 --no-header \
-	  --no-annotate $(UPGRADE) --extra text --group dev --output-file requirements.lock \
-	  --override requirements.without pyproject.toml
+	  --no-annotate $(UPGRADE) --extra text --group dev --output-file requirements.lock pyproject.toml
 
 clean: ## remove the set-up and caches; runs/ stays
 	rm -rf .venv .venv?* .tools build dist .pytest_cache .ruff_cache .hypothesis

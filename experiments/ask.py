@@ -1,35 +1,48 @@
-"""Ask the arms of a finished run: every arm's answer, and how sure it is of each character.
+"""Ask the trained models of any run: sums, dates or sentences, typed, given or piped.
 
     python experiments/ask.py runs/reverse_vs_forward/notebook 123+456 999+1
-    python experiments/ask.py runs/reverse_vs_forward/notebook        (questions typed, or piped in)
+    python experiments/ask.py runs/translation/help --arm "attention, 1 layer, forward" < in > out
+    python experiments/ask.py runs/translation/help --arm "..." --beam 5 --n-best 3 "un fichier"
+    python experiments/ask.py runs/translation/help --arm "..." --score < pairs.tsv
 
-Takes about ten seconds to start. Where the run gave the answer's first character to the decoder
-(the notebook does), it is given here too, and marked.
+Without ``--arm`` all arms answer, in a table: the symbols that a seed wrote with their probability,
+and, where the right answer is known, how many seeds are right. With ``--arm`` every line has its
+answer on a line of its own, in order, as soon as the input pauses. With ``--n-best`` a row is LINE,
+SCORE, TEXT. ``--score`` reads SOURCE, tab, TARGET and gives the log probability of the target in
+nats and its number of symbols. A line that cannot be answered is reported on stderr, the others go
+on, and the exit code is 1. It takes about ten seconds to start; a run that still trains answers
+from its last checkpoint.
 """
 
-import signal
+from terminal import main
+
+import queue
 import sys
-from collections.abc import Iterator, Mapping
+import threading
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
-
-if __name__ == "__main__":  # there is nothing to save
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+from typing import Annotated, Any
 
 import numpy as np
 import tyro
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from s2sjax.cli import main, make_console, parse
-from s2sjax.data import Formatter
+from s2sjax.cli import make_console, parse
 from s2sjax.errors import UserError
-from s2sjax.group import formatter, read_answer
-from s2sjax.progress import RIGHT, WRONG
-from s2sjax.replicas import use_all_cores
-from s2sjax.trained import Answers, Models, load, load_ablation
+from s2sjax.model.beam import Beam
+from s2sjax.model.decode import Greedy, Sampling
+from s2sjax.report.tables import NONE
+from s2sjax.train.answering import Policy
+from s2sjax.train.progress import RIGHT, WRONG
+from s2sjax.train.replicas import use_all_cores
+from s2sjax.train.trained import Answer, Trained
+
+PAUSE = 0.05
+"""Seconds without a new line after which what was read is answered."""
+MOST = 4_096
+"""Lines that are answered together."""
 
 
 @dataclass(frozen=True)
@@ -37,122 +50,216 @@ class Ask:
     """What was asked for on the command line."""
 
     workdir: tyro.conf.Positional[Path]
-    """Folder of a finished run."""
-    questions: Annotated[
-        tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="QUESTION")
-    ] = ()
-    """Questions such as 123+456; without any they are read line by line."""
+    """Folder of a run."""
+    texts: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="TEXT")] = ()
+    """What is asked; without any it is read line by line."""
+    arm: str | None = None
+    """The arm that answers; None: all, in a table."""
     seed: int | None = None
-    """Whose probabilities are shown; the default is the run's first seed."""
+    """The seed whose answers are shown; the default is the run's first."""
+    ensemble: bool = False
+    """All seeds of an arm answer as one model."""
+    score: bool = False
+    """Score given pairs instead: SOURCE, tab, TARGET."""
+    beam: int | None = None
+    """Search with so many hypotheses; None always takes the likeliest symbol."""
+    length_penalty: float = 1.0
+    """Of the beam (Wu et al., 2016): 0 favours short answers."""
+    n_best: int = 1
+    """Answers to each line."""
+    temperature: float | None = None
+    """Draw symbols instead; the draw is sharper towards 0."""
+    top_k: int | None = None
+    """Draw among the k likeliest."""
+    top_p: float = 1.0
+    """Draw among the likeliest that make up this share."""
+    draw: int = 0
+    """Seed of the draws."""
+    replace_unknown: bool = False
+    """Write the source word with the most attention instead of <unk>."""
+
+    def policy(self) -> Policy:
+        """How to search; raises UserError for options that do not go together."""
+        if self.beam is not None and self.temperature is not None:
+            raise UserError("--beam and --temperature exclude each other")
+        if not 1 <= self.n_best <= (self.beam or 1):
+            raise UserError(
+                f"--n-best must be from 1 to --beam, which is {self.beam or 'not given'}"
+            )
+        if self.temperature is None and (self.top_k, self.top_p, self.draw) != (None, 1.0, 0):
+            raise UserError("--top-k, --top-p and --draw need --temperature: nothing is drawn")
+        if self.arm is None and (self.score or self.n_best > 1 or self.ensemble):
+            raise UserError("--score, --n-best and --ensemble need --arm")
+        if not 0 <= self.draw < 2**31:
+            raise UserError(f"--draw must be from 0 to 2^31 - 1, not {self.draw}")
+        if self.beam is None and self.length_penalty != 1.0:
+            raise UserError("--length-penalty needs --beam")
+        if self.beam is not None:
+            return Beam(self.beam, self.length_penalty)
+        if self.temperature is not None:
+            return Sampling(self.temperature, self.top_k, self.top_p)
+        return Greedy()
 
 
-def golds(forms: Mapping[str, Formatter], question: str) -> dict[str, str]:
-    """The right answer by arm, but for arms of other tasks; raises UserError if none is left."""
-    right, refusals = {}, []
-    for arm, form in forms.items():
+def read_lines() -> Iterator[list[bytes]]:
+    """The lines of the standard input, as many at once as have come until it pauses."""
+    lines: queue.Queue[bytes | None] = queue.Queue(2 * MOST)
+
+    def read() -> None:
         try:
-            right[arm] = form.task.answer(question)
-        except UserError as error:
-            refusals.append(str(error))
-    if not right:
-        raise UserError("; or ".join(dict.fromkeys(refusals)))
-    return right
+            for line in sys.stdin.buffer:
+                lines.put(line)
+        finally:
+            lines.put(None)
+
+    threading.Thread(target=read, daemon=True).start()
+    while (first := lines.get()) is not None:
+        some = [first]
+        while len(some) < MOST:
+            try:
+                line = lines.get(timeout=PAUSE)
+            except queue.Empty:
+                break
+            if line is None:
+                lines.put(None)
+                break
+            some.append(line)
+        yield some
 
 
-def answer_tables(
-    models: Models, gold: Mapping[str, str], question: str, seed: int
-) -> Iterator[Table]:
-    """A table for each right answer there is: arms of one task have one.
+def text_of(line: bytes, trained: Trained, score: bool) -> str:
+    """A line as its tasks know it; raises UserError for what no arm can answer."""
+    try:
+        text = line.decode("utf-8-sig").strip("\r\n")
+    except UnicodeDecodeError as error:
+        raise UserError(f"no UTF-8 text ({error.reason}): save it as UTF-8") from error
+    if score:
+        if text.count("\t") != 1:
+            raise UserError("--score reads SOURCE, one tab, TARGET")
+        for form in trained.forms.values():
+            source, _, target = text.partition("\t")
+            form.examples([(source, target)])  # refuses what the vocabulary lacks
+        return text
+    text, errors = text.strip(), []
+    if not text:
+        return text
+    for one in dict.fromkeys((text, "".join(text.split()))):  # '12 + 3' means '12+3'
+        for run in trained.arms.values():
+            try:
+                if run.task.sizes is None or run.task.answers(one):
+                    return one
+            except UserError as error:
+                errors.append(str(error))
+    raise UserError("; or ".join(dict.fromkeys(errors)))
 
-    Args:
-        models: the trained models.
-        gold: the right answer by arm; arms without one are left out.
-        question: what is asked.
-        seed: whose probabilities are shown.
-    """
-    asked = {arm: [[(question, right)]] * len(models.seeds) for arm, right in gold.items()}
-    answers = models.decode(asked)
-    for right in dict.fromkeys(gold.values()):
-        table = Table(title=f"{question} = {right}", title_justify="left")
-        for header in (
-            "arm",
-            f"answer, seed {seed}",
-            "",
-            "characters as written, and their probability",
-        ):
+
+def rows(ask: Ask, trained: Trained, lines: Sequence[tuple[int, str]]) -> Iterator[str]:
+    """Output rows of numbered lines, of the one arm and seed or ensemble."""
+    (arm,), texts = trained.arms, [text for _, text in lines]
+    if ask.score:
+        pairs = [(source, target) for source, _, target in (text.partition("\t") for text in texts)]
+        log_probs, symbols = trained.score(pairs)[arm]
+        yield from (f"{x:.4f}\t{n}" for x, n in zip(log_probs[0], symbols, strict=True))
+        return
+    settings: Any = {"replace_unknown": ask.replace_unknown, "ensemble": ask.ensemble}
+    settings["seed"] = ask.draw
+    asked = {number - 1: text for number, text in lines if text}
+    settings["numbers"] = [*asked]
+    answers = iter(trained.answer([*asked.values()], ask.policy(), **settings)[arm][0])
+    for number, text in lines:
+        best = (
+            [(one.score, " ".join(one.text.splitlines())) for one in next(answers)] if text else []
+        )
+        for score, answer in best[: ask.n_best] or [(0.0, "")]:
+            yield answer if ask.n_best == 1 else f"{number}\t{score:.4f}\t{answer}"
+
+
+def known_answers(trained: Trained, text: str) -> dict[str, tuple[str, ...]]:
+    """The right answers by arm; none where only files have answers, and not to this text."""
+    known = {}
+    for arm, run in trained.arms.items():
+        try:
+            known[arm] = run.task.answers(text)
+        except UserError:
+            if run.task.sizes is None:
+                known[arm] = ()
+    return known
+
+
+def tables(ask: Ask, trained: Trained, text: str) -> Iterator[Table]:
+    """What every arm answers: a table for each right answer there is."""
+    known = known_answers(trained, text)
+    able = trained.only([*known])
+    answers = able.answer([text], ask.policy(), replace_unknown=ask.replace_unknown, seed=ask.draw)
+    for right in dict.fromkeys(known.values()):
+        title = " = ".join([text, *right[:1]])
+        table = Table(title=Text(title), title_justify="left")
+        for header in ("arm", f"answer, seed {able.seeds[0]}", "", "symbols and probabilities"):
             table.add_column(header)
         table.add_column("seeds right", justify="right")
-        for arm in gold:
-            if gold[arm] == right:
-                shown = models.seeds.index(seed)
-                table.add_row(arm, *_cells(models.formatters[arm], right, answers[arm], shown))
+        for arm in (arm for arm, own in known.items() if own == right):
+            best = [of_seed[0][0] for of_seed in answers[arm]]
+            marks = [able.is_right(arm, one, right) for one in best] if right else None
+            form = able.forms[arm]
+            given = [f"{form.target.show(i)} given" for r in right[:1] for i in form.given(r)]
+            table.add_row(*map(literal, cells(arm, best, marks, given)))
         yield table
 
 
-def _cells(form: Formatter, gold: str, answers: Answers, seed: int) -> tuple[str | Text, ...]:
-    """A seed's answer, the probability of each character, and how many seeds are right."""
-    tokens, log_probs = answers.tokens[:, 0], answers.log_probs[seed, 0]
-    written = [read_answer(form, gold, ids) for ids in tokens]
-    right = written[seed] == gold
-    vocab = form.vocabulary
-    characters = []
-    if form.text.start == "first_target":
-        first = vocab.encode(form.target(gold)[0])[0]
-        characters.append(f"{vocab.show(first)} given")
-    for token, log_prob in zip(tokens[seed], log_probs, strict=True):
-        characters.append(f"{vocab.show(int(token))} {np.exp(log_prob):.0%}")
-        if token == vocab.eos_id:
-            break
-    return (
-        written[seed],
-        Text(RIGHT if right else WRONG, style="bold green" if right else "bold red"),
-        "   ".join(characters),
-        f"{sum(w == gold for w in written)} of {len(written)}",
-    )
+def cells(
+    arm: str, best: Sequence[Answer], right: Sequence[bool] | None, given: Sequence[str]
+) -> tuple[str | Text, ...]:
+    """The first seed's answer, its symbols, and how many seeds are right."""
+    probabilities = np.exp(best[0].log_probs)
+    symbols = zip(best[0].symbols, probabilities, strict=True)
+    spelled = "   ".join([*given, *(f"{symbol} {p:.0%}" for symbol, p in symbols)])
+    if right is None:
+        return arm, best[0].text, "", spelled, NONE
+    mark = Text(RIGHT, "bold green") if right[0] else Text(WRONG, "bold red")
+    return arm, best[0].text, mark, spelled, f"{sum(right)} of {len(right)}"
 
 
-def without_spaces(question: str) -> str:
-    """A question as it is meant, '12 + 3' being '12+3'."""
-    return "".join(question.split())
+def literal(cell: str | Text) -> Text:
+    """A cell as it is: brackets are no markup."""
+    return cell if isinstance(cell, Text) else Text(cell)
 
 
-def questions_of(asked: Ask, console: Console) -> Iterator[str]:
-    """The questions given, else lines as they are typed or piped."""
-    if asked.questions:
-        yield from map(without_spaces, asked.questions)
-        return
-    if sys.stdin.isatty():
-        console.print("Type a question and Enter; Ctrl-D ends.")
-    for line in sys.stdin:
-        if line.strip():
-            yield without_spaces(line)
-
-
-def ask() -> None:
+def ask_models() -> None:
     """Parse, load, answer."""
-    asked = parse(Ask, __doc__ or "")
+    ask = parse(Ask, __doc__ or "")
+    ask.policy()
     use_all_cores()
     console = make_console()
-    ablation = load_ablation(asked.workdir)
-    seeds = range(ablation.first_seed, ablation.first_seed + ablation.seeds)
-    seed = seeds[0] if asked.seed is None else asked.seed
-    if seed not in seeds:
-        raise UserError(f"seed {seed} was not run; there are {seeds[0]} to {seeds[-1]}")
-    forms = {arm: formatter(run) for arm, run in ablation.arms.items()}
-    for question in map(without_spaces, asked.questions):
-        golds(forms, question)  # refuses a string that is none, before anything is loaded
-    models = load(asked.workdir)
-    interactive = not asked.questions and sys.stdin.isatty()
-    for question in questions_of(asked, console):
-        try:
-            gold = golds(forms, question)
-            for table in answer_tables(models, gold, question, seed):
+    arms = None if ask.arm is None else [ask.arm]
+    trained = Trained.load(ask.workdir, arms, None if ask.seed is None else [ask.seed])
+    if ask.arm is not None and not ask.ensemble:
+        trained = trained.only([ask.arm], trained.seeds[:1])
+    typed = not ask.texts and sys.stdin.isatty()
+    if typed:
+        console.print("Type a line and Enter; Ctrl-D ends.")
+    given = [[text.encode("utf-8", "surrogateescape") for text in ask.texts]]
+    number = refused = 0
+    for chunk in given if ask.texts else read_lines():
+        good: list[tuple[int, str]] = []
+        for line in chunk:
+            number += 1
+            try:
+                good.append((number, text_of(line, trained, ask.score)))
+            except UserError as error:
+                refused += not typed
+                print(f"error: line {number:,}: {error}", file=sys.stderr)
+        if ask.arm is not None and good:
+            for row in rows(ask, trained, good):
+                print(row)
+            sys.stdout.flush()
+        elif ask.arm is None:
+            for table in (t for _, text in good if text for t in tables(ask, trained, text)):
                 console.print(table)
-        except UserError as error:
-            if not interactive:
-                raise
-            console.print(f"error: {error}", soft_wrap=True)
+        if sys.stderr.isatty() and not sys.stdout.isatty():
+            print(f"\r{number:,} lines", end="", file=sys.stderr, flush=True)
+    if refused:
+        raise SystemExit(1)
 
 
 if __name__ == "__main__":
-    main(ask)
+    main(ask_models)

@@ -1,4 +1,4 @@
-"""Why: what the arms of a finished run get wrong, when they learned it, what they look at.
+"""Why: what the arms of a finished run get wrong, when they learned it, what they depend on.
 
 The question: a score says how many answers are right. Which are wrong? Those with long chains of
 carries, with long numbers; the first place or the last; questions never trained on; numbers longer
@@ -7,63 +7,51 @@ from the first weights to the last?
 
 The command: ``python experiments/explain.py runs/peeky/saitoh``. It takes the first five arms;
 ``--arms forward reversed`` chooses others. ``--no-exhaustive`` does not ask every question there
-is, ``--no-gradients`` does not train a seed of two arms once more to look inside.
+is, ``--no-gradients`` does not train a seed of two arms once more to compute gradients.
 
-Time: a minute, and what these two take, which is told while they run. For peeky's five arms and ten
-seeds it was 7 minutes on two CPU cores, beside other work: half of it for every question of three
-digits, half for the gradients, which take what a seed of each arm took to train.
+Time: a minute, and what these two take: 7 minutes for peeky's five arms and ten seeds on two CPU
+cores, half of it each. The gradients take what a seed of each arm took to train.
 
 What to expect: tables here, and explain.md with pictures in the run's folder, of which nothing else
-is touched. Only what makes sense is told: toy tasks have no carries.
+is changed. Parts that make no sense for a task are left out: toy tasks have no carries.
 """
 
+from terminal import main
+
 import signal
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import NamedTuple
 
-if __name__ == "__main__":  # there is nothing to save
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-
 import numpy as np
 import tyro
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import track
 
-from s2sjax import probes
-from s2sjax.cli import main, make_console, parse
-from s2sjax.errors import Interrupted, UserError
-from s2sjax.experiment import Section
-from s2sjax.metrics import HEADLINE
-from s2sjax.pictures import Heat, heat_maps, share_by, step_curves
-from s2sjax.probes import Shares, Written
-from s2sjax.progress import EpochProgress, duration
-from s2sjax.replicas import use_all_cores
-from s2sjax.report import Picture, Table, provenance, quantity, write_report
-from s2sjax.results import Results, load_results, series, values
-from s2sjax.sensitivity import Look, can_look, deviation, lag_table, look, snapshots
-from s2sjax.taskconfig import Addition, TaskConfig
-from s2sjax.trained import Models, load, load_ablation
-from s2sjax.verdicts import epochs_to, threshold_table
+from s2sjax.analysis import gradients, mistakes
+from s2sjax.cli import make_console, parse
+from s2sjax.data.dataset import pairs_of, rows_of
+from s2sjax.data.tasks import Addition, TaskConfig
+from s2sjax.errors import Interrupted
+from s2sjax.report.claims import epochs_to, threshold_table
+from s2sjax.report.plots import Heat, heat_maps, share_by, step_curves
+from s2sjax.report.results import Results, load_results, series, values
+from s2sjax.report.tables import Picture, Table, provenance, quantity, write_report
+from s2sjax.study.experiment import Section
+from s2sjax.study.group import Group
+from s2sjax.train.metrics import HEADLINE
+from s2sjax.train.progress import EpochProgress
+from s2sjax.train.replicas import use_all_cores
+from s2sjax.train.trained import Trained
 
-MOST_ARMS, MOST_LOOKS = 5, 2
-"""Arms that are explained, and arms that are trained once more, unless they are chosen."""
-MOST_CATEGORIES = 16
-"""Beyond so many, a table by category says nothing."""
-LONGER = 1_000
-"""Questions with a digit more than was trained on."""
+MOST_ARMS, MOST_PROBED = 5, 2  # explained, and trained once more, unless arms are chosen
+MOST_CATEGORIES = 16  # beyond so many, a table by category says nothing
+BLOCK = 8_192  # questions laid out at once, where all are asked
+LONGER = 1_000  # questions with a digit more than was trained on
 THRESHOLDS = (0.5, 0.9, 0.99)
-SAME = 1e-3
-"""Losses closer than this, relatively, are those of one run."""
-MEANING = (
-    "Norm of d(logit of the right symbol at an output step) / d(one-hot vector of the symbol at an "
-    "input step): all entries of the vector count, at the symbols that were read; the right "
-    "symbols before the output step are given. The mean over full-length dev questions whose "
-    "answers are equally long. Inputs are in the order in which the arm reads them."
-)
+SAME = 1e-3  # losses closer than this, relatively, are those of one run
 
 
 @dataclass(frozen=True)
@@ -81,15 +69,12 @@ class Explain:
 
 
 class Kind(NamedTuple):
-    """Arms that were tested on the same questions, whose these are, and what the arms wrote."""
+    """Arms that were tested on the same questions: their task, models, and answers."""
 
     task: TaskConfig
-    written: dict[str, Written]
-
-    @property
-    def name(self) -> str:
-        """The questions in words."""
-        return self.task.questions
+    trained: Trained
+    answers: dict[str, mistakes.Answers]
+    suffix: str  # what titles end in: the kind of questions, unless there is one alone
 
 
 @dataclass(frozen=True)
@@ -98,68 +83,60 @@ class Finished:
 
     folder: Path
     results: Results
-    models: Models
+    trained: Trained
 
     @cached_property
     def kinds(self) -> list[Kind]:
-        """The arms by the questions of their test sets, and what they answered to them."""
-        models = self.models
-        tests = {arm: [own["test"] for own in models.pairs(arm)] for arm in models.arms}
-        found: list[Kind] = []
-        for arm, written in probes.ask(models, tests).items():
-            for kind in found:
-                if next(iter(kind.written.values())).pairs == written.pairs:
-                    kind.written[arm] = written
-                    break
-            else:
-                found.append(Kind(models.arms[arm].task, {arm: written}))
-        return found
+        """The arms by the questions of their test sets, and their answers to them."""
+        arms, tests, together = self.trained.arms, {}, {}
+        for arm, run in arms.items():
+            splits = [rows_of(run.task, run.text, seed, "test") for seed in self.trained.seeds]
+            tests[arm] = [list(split.pairs) for split in splits]
+        for arm, answers in mistakes.ask(self.trained, tests).items():
+            together.setdefault(tuple(map(tuple, answers.pairs)), {})[arm] = answers
+        kinds = []
+        for answers in together.values():
+            task = arms[next(iter(answers))].task
+            suffix = f", {task.questions}" if len(together) > 1 else ""
+            kinds.append(Kind(task, self.trained.only(answers), answers, suffix))
+        return kinds
 
-    def suffix(self, kind: Kind) -> str:
-        """What titles end in: the kind of questions, unless there is one alone."""
-        return f", {kind.name}" if len(self.kinds) > 1 else ""
-
-    def sums(self) -> Iterator[tuple[str, Addition, Models]]:
-        """Kinds of questions that add or subtract: what titles end in, task, models of the arms."""
-        for kind in self.kinds:
-            if isinstance(kind.task, Addition):
-                yield self.suffix(kind), kind.task, self.models.only(kind.written)
-
-
-def finished(asked: Explain) -> Finished:
-    """Load what was asked for; raises UserError where it is not there."""
-    results, ablation = load_results(asked.workdir / "results.json"), load_ablation(asked.workdir)
-    for arm in asked.arms:
-        if arm not in ablation.arms:
-            there = ", ".join(ablation.arms)
-            raise UserError(f"{asked.workdir} has no arm {arm!r}; there are {there}")
-    arms = asked.arms or [*ablation.arms][:MOST_ARMS]
-    return Finished(asked.workdir, results, load(asked.workdir, arms))
-
-
-# --- what is told, in order -------------------------------------------------------------------
+    def about_sums(
+        self, heading: str, tables: Callable[[Addition, Trained], Sequence[Table]]
+    ) -> list[Section]:
+        """A heading, and tables of every kind of questions that add or subtract, if any does."""
+        sections = [
+            replace(table, title=table.title + suffix)
+            for task, trained, _, suffix in self.kinds
+            if isinstance(task, Addition)
+            for table in tables(task, trained)
+        ]
+        return [heading, *sections] if sections else []
 
 
 def test_set(run: Finished) -> list[Section]:
     """Scores by what a question asks."""
-    told: list[Section] = []
-    for n, kind in enumerate(run.kinds):
-        told += [
-            f"## The test set: {kind.name}",
-            probes.score_table(kind.written, _agreement(run, kind)),
-        ]
-        for name, (what, header, of) in _by_category(kind).items():
-            path = run.folder / f"explain_{name}{f'_{n + 1}' if n else ''}.png"
-            told += _shares(of, what + run.suffix(kind), header, path)
-    return told
+    sections: list[Section] = []
+    for n, kind in enumerate(run.kinds, start=1):
+        table = mistakes.score_table(kind.answers, _agreement(run, kind))
+        sections += [f"## The test set: {kind.task.questions}", table]
+        for name, title, header, of in _by_category(kind):
+            counts = {category: count for category, (_, count) in next(iter(of.values())).items()}
+            if 1 < len(counts) <= MOST_CATEGORIES:
+                title += kind.suffix
+                path = run.folder / f"explain_{name}{f'_{n}' if n > 1 else ''}.png"
+                seeds = {a: {c: share.seeds for c, share in own.items()} for a, own in of.items()}
+                share_by(seeds, counts, path, title, header)
+                sections += [mistakes.share_table(of, title, header), Picture(path, title)]
+    return sections
 
 
 def _agreement(run: Finished, kind: Kind) -> str:
     """Whether the models score what the run's records say."""
     off = max(
         abs(float(right.mean()) - recorded)
-        for arm, written in kind.written.items()
-        for right, recorded in zip(written.right, values(run.results, arm, HEADLINE), strict=True)
+        for arm, answers in kind.answers.items()
+        for right, recorded in zip(answers.right, values(run.results, arm, HEADLINE), strict=True)
     )
     if off < 1e-6:
         return "These are the scores in the run's records."
@@ -167,226 +144,171 @@ def _agreement(run: Finished, kind: Kind) -> str:
     return f"WARNING: the run's records differ by up to {more}: other code, versions or hardware?"
 
 
-def _by_category(kind: Kind) -> dict[str, tuple[str, str, dict[str, Shares]]]:
-    """By name of its picture: title, what the categories are, and shares by arm."""
+def _by_category(kind: Kind) -> Iterator[tuple[str, str, str, dict[str, mistakes.Shares]]]:
+    """Name of the picture, title, what the categories are, and shares by arm."""
 
-    def of(share: Callable[[Written], Shares]) -> dict[str, Shares]:
-        return {arm: share(written) for arm, written in kind.written.items()}
+    def by(category: Callable[[str, str], mistakes.Category]) -> dict[str, mistakes.Shares]:
+        return {arm: mistakes.shares_by(own, category) for arm, own in kind.answers.items()}
 
     exact = "exact match, free-running"
-    length = partial(probes.by, category=probes.answer_length)
-    found = {"length": (f"By answer length: {exact}", "characters of the answer", of(length))}
     if isinstance(kind.task, Addition):
-        operator = kind.task.operator
-        chain = partial(probes.by, category=probes.carry_chain(operator))
-        operands = partial(probes.by, category=probes.operand_lengths(operator))
-        word = "carries" if operator == "+" else "borrows"
-        found = {
-            "carries": (f"By chain of {word}: {exact}", f"longest run of {word}", of(chain)),
-            "operands": (f"By operand lengths: {exact}", "digits of the operands", of(operands)),
-            **found,
-            "places": ("By place: the right character", "place in the answer", of(probes.by_place)),
-        }
-    return found
+        word, chains = "carries" if kind.task.operator == "+" else "borrows", by(mistakes.carries)
+        yield "carries", f"By chain of {word}: {exact}", f"longest run of {word}", chains
+        lengths = by(mistakes.operand_lengths)
+        yield "operands", f"By operand lengths: {exact}", "digits of the operands", lengths
+    lengths = by(lambda question, gold: len(gold))
+    yield "length", f"By answer length: {exact}", "characters of the answer", lengths
+    if isinstance(kind.task, Addition):
+        places = {arm: mistakes.shares_by_place(own) for arm, own in kind.answers.items()}
+        yield "places", "By place: the right character", "place in the answer", places
 
 
-def _shares(of: Mapping[str, Shares], title: str, header: str, path: Path) -> list[Section]:
-    """A table and a picture, unless there is but one category, or too many."""
-    counts = next(iter(of.values())).counts
-    if not 1 < len(counts) <= MOST_CATEGORIES:
-        return []
-    share_by({arm: shares.shares for arm, shares in of.items()}, counts, path, title, header)
-    return [probes.share_table(of, title, header), Picture(path, title)]
-
-
-def edges(run: Finished) -> list[Section]:
+def edges(task: Addition, trained: Trained) -> list[Table]:
     """The fixed set of sums."""
-    told: list[Section] = []
-    for of, task, models in run.sums():
-        if (task.operator, task.terms) == ("+", 2):
-            named = probes.edge_cases(task)
-            written = probes.ask(models, models.same([*named.values()]))
-            table = probes.edge_table(named, written)
-            told.append(replace(table, title=table.title + of))
-    return ["## Edge cases", *told] if told else []
+    if (task.operator, task.terms) != ("+", 2):
+        return []
+    cases = mistakes.edge_cases(task)
+    return [mistakes.edge_table(cases, mistakes.ask(trained, trained.same([*cases.values()])))]
 
 
-def every_question(run: Finished, console: Console) -> list[Section]:
+def every_question(task: Addition, trained: Trained, console: Console) -> list[Table]:
     """Every sum there is, trained on or not."""
-    told: list[Section] = []
-    for of, task, models in run.sums():
-        if not probes.can_exhaust(task):
-            continue
-        trained_on = {
-            arm: np.stack([probes.seen(task, own["train"]) for own in models.pairs(arm)])
-            for arm in models.arms
-        }
-        n = next(iter(trained_on.values())).shape[1]
-        with _bar(console, "asking every question", n) as advance:
-            right = probes.ask_every(models, task, advance)
-        table = probes.exhaustive_table(right, trained_on)
-        told.append(replace(table, title=table.title + of))
-    return ["## Every question", *told] if told else []
+    if not mistakes.can_ask_all(task):
+        return []
+    trained_on = {}
+    for arm, own in trained.arms.items():
+        train = [pairs_of(own.task, seed)["train"] for seed in trained.seeds]
+        trained_on[arm] = np.stack([mistakes.among_every(task, [*pairs]) for pairs in train])
+    pairs = mistakes.every_question(task)
+    console.print(f"asking all {len(pairs):,} {task.questions} ...", highlight=False)
+    blocks = [pairs[i : i + BLOCK] for i in range(0, len(pairs), BLOCK)]
+    shown = track(blocks, "", console=console, disable=not console.is_interactive)
+    return [mistakes.every_table(mistakes.ask_all(trained, shown), trained_on)]
 
 
-@contextmanager
-def _bar(console: Console, what: str, of: int) -> Iterator[Callable[[int], None]]:
-    """A bar with the time left on a terminal, else lines."""
-    live = console.is_terminal and not console.is_dumb_terminal
-    columns = (TextColumn(what), BarColumn(None), TimeRemainingColumn(), TextColumn("left"))
-    with Progress(*columns, console=console, disable=not live, expand=True) as progress:
-        task, started, told = progress.add_task("", total=of), progress.get_time(), of / 8
-
-        def advance(done: int) -> None:
-            nonlocal told
-            progress.update(task, completed=done)
-            if not live and done >= told:
-                left = duration((progress.get_time() - started) / done * (of - done))
-                console.print(f"{what}: {done:,} of {of:,}, {left} left", highlight=False)
-                told = max(2 * told, done + 1)
-
-        yield advance
-
-
-def longer(run: Finished) -> list[Section]:
+def longer(task: Addition, trained: Trained) -> list[Table]:
     """Numbers with a digit more than any trained on."""
-    told: list[Section] = []
-    for of, task, models in run.sums():
-        wider, digits = models.relaid(probes.longer), task.digits + 1
-        pairs = probes.longer_questions(replace(task, digits=digits), LONGER)
-        written = probes.ask(wider, wider.same(pairs))
-        shares = {arm: probes.overall(w) for arm, w in written.items()}
-        lengths = partial(probes.by, category=probes.operand_lengths(task.operator))
-        by_length = {arm: lengths(w) for arm, w in written.items()}
-        if len(next(iter(by_length.values())).counts) <= MOST_CATEGORIES:
-            shares = {arm: every.plus(by_length[arm]) for arm, every in shares.items()}
-        title = f"Trained on {task.digits} digits, asked {digits}"
-        note = "At least one operand has the new digit; rows are as wide as that takes."
-        told += [
-            probes.share_table(shares, f"{title}: exact match{of}", "digits of the operands", note),
-            probes.share_table(
-                {arm: probes.by_place(w) for arm, w in written.items()},
-                f"{title}: the right character{of}",
-                "place in the answer",
-            ),
-        ]
-    return ["## A digit more", *told] if told else []
+    more, wider = mistakes.longer(task), mistakes.widened(trained)
+    pairs = mistakes.longer_questions(more, LONGER)
+    shares, places = {}, {}
+    for arm, answers in mistakes.ask(wider, wider.same(pairs)).items():
+        by_length = mistakes.shares_by(answers, mistakes.operand_lengths)
+        few = len(by_length) <= MOST_CATEGORIES
+        shares[arm] = {**mistakes.overall(answers), **(by_length if few else {})}
+        places[arm] = mistakes.shares_by_place(answers)
+    title = f"Trained on {task.digits} digits, asked {more.digits}"
+    note = "At least one operand has the new digit; rows are as wide as that takes."
+    return [
+        mistakes.share_table(shares, f"{title}: exact match", "digits of the operands", note),
+        mistakes.share_table(places, f"{title}: the right character", "place in the answer"),
+    ]
 
 
 def learning(run: Finished) -> list[Section]:
     """When thresholds were reached."""
-    arms = list(run.models.arms)
-    path = run.folder / "explain_learning.png"
-    told: list[Section] = ["## When", threshold_table(run.results, HEADLINE, THRESHOLDS, arms)]
+    arms = list(run.trained.arms)
+    sections: list[Section] = ["## When", threshold_table(run.results, HEADLINE, THRESHOLDS, arms)]
     for threshold in reversed(THRESHOLDS):
         epochs = {arm: epochs_to(run.results, arm, HEADLINE, threshold) for arm in arms}
         if any(epoch is not None for seeds in epochs.values() for epoch in seeds.values()):
-            last = max(_last_epoch(run, arm) for arm in arms)
             title = f"Epoch at which {quantity(threshold, HEADLINE, 0)} of dev answers were right"
-            step_curves(epochs, last, path, title)
-            return [*told, Picture(path, title)]
-    return told
+            picture = Picture(run.folder / "explain_learning.png", title)
+            step_curves(epochs, _last_epoch(run, arms), picture.path, title)
+            return [*sections, picture]
+    return sections
 
 
-def _last_epoch(run: Finished, arm: str) -> int:
-    return max(max(curve) for curve in series(run.results, arm, HEADLINE, "dev").values())
+def _last_epoch(run: Finished, arms: Iterable[str]) -> int:
+    curves = [series(run.results, arm, HEADLINE, "dev") for arm in arms]
+    return max(max(curve) for seeds in curves for curve in seeds.values())
 
 
-def gradients(run: Finished, console: Console, most: int) -> list[Section]:
+def depends_on(run: Finished, console: Console, most: int) -> list[Section]:
     """What each output depends on, from the first weights to the last."""
-    models = run.models
-    groups = {arm: p.group for p in models.programs for arm in p.group.arms}
-    arms = [arm for arm in models.arms if can_look(groups[arm], arm)][:most]
-    looks: dict[str, Look] = {}
-    for program in models.only(arms).programs:
-        group = replace(program.group, seeds=1)
-        last = max(_last_epoch(run, arm) for arm in group.arms)
-        what = f"training a seed of {', '.join(group.arms)} once more, to look inside ..."
+    trained, seed = run.trained, run.trained.seeds[0]
+    alone = {arm: Group({arm: own}, 1, seed) for arm, own in trained.arms.items()}
+    arms = [arm for arm, group in alone.items() if gradients.can_probe(group, arm)][:most]
+    probed: dict[str, gradients.Gradients] = {}
+    for program in trained.only(arms).programs:
+        group = Group(program.runs, 1, seed)
+        last = _last_epoch(run, group.arms)
+        what = f"training a seed of {', '.join(group.arms)} once more, for its gradients ..."
         console.print(what, soft_wrap=True, markup=False, highlight=False)
         with EpochProgress(console, 0, last) as progress:
-            looks |= look(group, snapshots(last), lambda epoch: progress.advance(epoch, None))
-    if not looks:
+            at = gradients.snapshots(last)
+            probed |= gradients.probe(group, at, lambda epoch: progress.advance(epoch, None))
+    if not probed:
         return []
-    looks = {arm: looks[arm] for arm in arms}
-    asked = " or ".join(sorted({f"{of.questions}" for of in looks.values()}))
+    probed = {arm: probed[arm] for arm in arms}
+    asked = " or ".join(sorted({f"{of.questions}" for of in probed.values()}))
     note = f"mean over {asked} dev questions, one seed; u units, t tens, h hundreds, k thousands"
-    pictures = []
-    for name, what, change in (
-        ("gradients", "norm of the gradient", lambda m: m),
-        ("gradient_shares", "share of the output's norms", _shares_of_rows),
-    ):
-        panels = {
-            arm: {f"epoch {e}": Heat(change(m), of.outputs, of.inputs) for e, m in of.norms.items()}
-            for arm, of in looks.items()
-        }
-        pictures.append(Picture(run.folder / f"explain_{name}.png", f"Gradients: {what}"))
-        title = "What each output depends on"
-        heat_maps(panels, pictures[-1].path, title, what, note, log=name == "gradients")
-    return ["## Gradients", MEANING, _same_run(run, looks), *pictures, lag_table(looks)]
+    sections: list[Section] = ["## Gradients", gradients.MEANING, _same_run(run, probed)]
+    shares = "share of the output's norms"
+    pictures = {"gradients": "norm of the gradient", "gradient_shares": shares}
+    for name, what in pictures.items():
+        log, panels = name == "gradients", {}
+        for arm, of in probed.items():
+            heats = {e: m if log else m / (m.sum(1)[:, None] + 1e-30) for e, m in of.norms.items()}
+            panels[arm] = {f"epoch {e}": Heat(m, of.outputs, of.inputs) for e, m in heats.items()}
+        picture = Picture(run.folder / f"explain_{name}.png", f"Gradients: {what}")
+        heat_maps(panels, picture.path, "What each output depends on", what, note, log=log)
+        sections.append(picture)
+    return [*sections, gradients.lag_table(probed)]
 
 
-def _shares_of_rows(matrix: np.ndarray) -> np.ndarray:
-    return matrix / np.maximum(matrix.sum(axis=1, keepdims=True), np.finfo(np.float32).tiny)
-
-
-def _same_run(run: Finished, looks: Mapping[str, Look]) -> str:
-    """Whether what was looked into is the run whose scores are known."""
-    off = {
-        arm: deviation(of, series(run.results, arm, "epoch_loss", "train")[of.seed])
-        for arm, of in looks.items()
-    }
-    arm = max(off, key=lambda arm: off[arm])
-    if off[arm] < SAME:
-        how = f"within {off[arm]:.0e}" if off[arm] else "to the last digit"
+def _same_run(run: Finished, probed: Mapping[str, gradients.Gradients]) -> str:
+    """Whether the run that was probed is the one whose scores are known."""
+    recorded = {arm: series(run.results, arm, "epoch_loss", "train") for arm in probed}
+    off, arm = max((gradients.deviation(of, recorded[a][of.seed]), a) for a, of in probed.items())
+    if off < SAME:
+        how = f"within {off:.0e}" if off else "to the last digit"
         return f"The run was made once more: its training losses equal the recorded ones {how}."
     return (
         f"WARNING: the run was made once more, but the losses of {arm} differ from the recorded "
-        f"ones by up to {off[arm]:.1%}: other code, versions or hardware. What is shown is another "
-        "run of the same config and seed."
+        f"ones by up to {off:.1%}: other code, versions or hardware. This is another run, then."
     )
 
 
 def worst(run: Finished) -> list[Section]:
     """The questions that are hardest for each arm."""
-    told: list[Section] = ["## The worst questions"]
-    for kind in run.kinds:
-        models = run.models.only(kind.written)
-        pairs = next(iter(kind.written.values())).pairs
-        written, questions = kind.written, models.same(pairs[0])
-        if any(own != pairs[0] for own in pairs):
-            told.append("Test questions of the first seed; others may have trained on some.")
-            written = probes.ask(models, questions)
-        log_probs = models.force(questions)
-        told += [
-            probes.worst_table(arm, written[arm], log_probs[arm], models.seeds[0])
-            for arm in models.arms
-        ]
-    return told
+    sections: list[Section] = ["## The worst questions"]
+    for _, trained, answers, _ in run.kinds:
+        pairs, *others = next(iter(answers.values())).pairs
+        if any(own != pairs for own in others):
+            sections.append("Test questions of the first seed; others may have trained on some.")
+            answers = mistakes.ask(trained, trained.same(pairs))
+        for arm, (log_probs, _) in trained.score(pairs).items():
+            seed, own = trained.seeds[0], answers[arm]
+            sections.append(mistakes.worst_table(arm, own, log_probs, seed))
+    return sections
 
 
 def explain() -> None:
-    """Parse, load, probe, tell."""
+    """Parse, load, ask, report."""
     asked = parse(Explain, __doc__ or "")
     use_all_cores()
-    console = make_console()
-    run = finished(asked)
+    console, results = make_console(), load_results(asked.workdir / "results.json")
+    trained = Trained.load(asked.workdir, asked.arms or None)
+    trained = trained.only(asked.arms or [*trained.arms][:MOST_ARMS])
+    run = Finished(asked.workdir, results, trained)
     signal.signal(signal.SIGINT, signal.default_int_handler)  # bars give the cursor back
     try:
-        told = [*test_set(run), *edges(run)]
+        sections = [*test_set(run), *run.about_sums("## Edge cases", edges)]
         if asked.exhaustive:
-            told += every_question(run, console)
-        told += [*longer(run), *learning(run)]
+            every = partial(every_question, console=console)
+            sections += run.about_sums("## Every question", every)
+        sections += [*run.about_sums("## A digit more", longer), *learning(run)]
         if asked.gradients:
-            told += gradients(run, console, len(asked.arms) or MOST_LOOKS)
-        told += worst(run)
+            sections += depends_on(run, console, len(asked.arms) or MOST_PROBED)
+        sections += worst(run)
     except KeyboardInterrupt:
-        message = "stopped; explain.md was not written, and the same command starts again"
-        raise Interrupted(message, signal.SIGINT) from None
-    results, report = run.results, run.folder / "explain.md"
-    of = f"{len(run.models.seeds)} seeds of {', '.join(run.models.arms)}"
+        why = "stopped; explain.md was not written, and the same command starts again"
+        raise Interrupted(why, signal.SIGINT) from None
+    report = run.folder / "explain.md"
+    of = f"{len(trained.seeds)} seeds of {', '.join(trained.arms)}"
     title = f"# Why: {results['experiment']}, {results['preset']}"
-    write_report(report, [title, of, *told, provenance(results)])
-    for section in told:
+    write_report(report, [title, of, *sections, provenance(results)])
+    for section in sections:
         if isinstance(section, Table):
             console.print(section.rich())
         elif isinstance(section, str):

@@ -2,18 +2,19 @@
 
 The question: updates a second and replica of the notebook's model; start and compile time; memory.
 
-The command: ``python experiments/speed.py [--seeds 10] [--epochs 5]``; for sentence pairs
-``python experiments/speed.py --translation [--batches 20]``.
+The command: ``python experiments/speed.py``; for sentence pairs ``speed.py --translation``.
 
 Time: two minutes on two CPU cores. What to expect: README, "Speed".
 
 Both arms of the notebook's preset are trained, all replicas in one program, in each of the two ways
-that `s2sjax.replicas.lift` knows. An epoch is timed as a whole and the median is quoted.
+that `s2sjax.train.replicas.lift` knows. An epoch is timed as a whole and the median is quoted.
 
-With ``--translation`` it is `translate.py base`, two layers of 256 units with attention, on drawn
-pairs of Multi30k's size: 29,000, of 12.4 and 13 words on average, 8,000 and 6,000 symbols. Batches
-are those of an epoch, in their order; the clock starts when every shape is compiled.
+With ``--translation`` it is one replica of two layers of 256 units, in two directions, with
+additive attention, on drawn pairs of Multi30k's size: 29,000, of 12.4 and 13 words on average,
+8,000 and 6,000 symbols. What is timed is the beginning of an epoch.
 """
+
+from terminal import main
 
 import resource
 import statistics
@@ -21,44 +22,48 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import reverse_vs_forward
-import translate
 from reverse_vs_forward import EXPERIMENT
+from translation import LARGE
 
-from s2sjax.buckets import boundaries
-from s2sjax.cli import Study, main, make_console, parse
-from s2sjax.dropout import Rates
+from s2sjax.cli import make_console, parse
+from s2sjax.data.sentences import Sentences
+from s2sjax.data.vocab import SPECIALS
 from s2sjax.errors import UserError
-from s2sjax.fit import evaluate, make_programs
-from s2sjax.group import updates_per_epoch
-from s2sjax.preparation import Form, Prepared
-from s2sjax.replicas import lift, use_all_cores
-from s2sjax.report import Table
-from s2sjax.translation import build, update_program
-from s2sjax.vocab import SPECIALS
-from s2sjax.words import WordVocabulary
+from s2sjax.report.tables import Table
+from s2sjax.study.experiment import Study
+from s2sjax.study.group import Group
+from s2sjax.train.loop import Stack
+from s2sjax.train.replicas import fetch, lift, stack, use_all_cores
+from s2sjax.train.run import Run
 
-PAIRS, SOURCES, TARGETS = 29_000, 8_000, 6_000
-"""Of Multi30k, about: training pairs, symbols of the vocabularies."""
+PAIRS, SOURCES, TARGETS = 32_200, 8_000, 6_000
+"""As of Multi30k: pairs, nine tenths of them to train on; symbols of the vocabularies."""
+LAYERS: dict[str, Any] = {"encoder_layers": 2, "decoder_layers": 2, "directions": 2}
+BAHDANAU: dict[str, Any] = {"attention": "additive", "attend": "before"}
+BASE = replace(LARGE, model=replace(LARGE.model, hidden_size=256, **LAYERS, **BAHDANAU))
+AT_LEAST = 20
+"""Updates that are timed together; an epoch of the notebook's has 40."""
+ROUNDS = 5
+"""How often they are timed, after a first time."""
 
 
 @dataclass(frozen=True)
 class Speed:
     """What was asked for on the command line."""
 
-    seeds: int = 10
-    """Seeds of each of the two arms."""
-    epochs: int = 5
-    """Epochs timed, after the one that compiles."""
+    seeds: int | None = None
+    """Seeds of each arm; None: 10, of sentence pairs 1."""
     translation: bool = False
     """Time the training on sentence pairs instead."""
-    batches: int = 20
-    """Batches of it that are timed."""
 
 
 def peak_memory() -> str:
@@ -70,158 +75,140 @@ def peak_memory() -> str:
     return f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit:,.0f} MiB"
 
 
-def seconds_to_first_line(seeds: int) -> float:
+def first_line_after(seeds: int) -> float:
     """From the start of Python to the first line of progress of the notebook's preset."""
     with tempfile.TemporaryDirectory() as folder:
-        options = ["notebook", "--seeds", str(seeds), "--workdir", f"{folder}/run"]
-        command = [sys.executable, reverse_vs_forward.__file__, *options]
+        command = [sys.executable, reverse_vs_forward.__file__, "notebook"]
+        command += ["--seeds", str(seeds), "--workdir", f"{folder}/run"]
         started = time.perf_counter()
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
             assert process.stdout is not None
-            for line in process.stdout:
-                if line.startswith("epoch 1/"):
-                    break
-            passed = time.perf_counter() - started
+            next(line for line in process.stdout if line.startswith("epoch 1/"))
             process.kill()
-    return passed
+        return time.perf_counter() - started
 
 
-def measure(asked: Speed) -> Table:
-    """Train a few epochs and time them."""
-    to_first_line = seconds_to_first_line(asked.seeds)
-    study = EXPERIMENT.presets["notebook"][1]
-    (group,) = EXPERIMENT.ablation("notebook", Study(study.run, asked.seeds)).groups
-    programs = make_programs(group.trainer, group.mesh)
-    state = group.init(programs)
-    train, dev = group.examples("train"), group.examples("dev")
-    devices = group.mesh.devices.flatten()
-    used, other = ("in turns", "vmapped")
-    if devices[0].platform != "cpu":
-        used, other = other, used
+def beginning(runs: Stack, state: Any) -> Iterator[tuple[int, tuple[Any, ...], float]]:
+    """Blocks of the first epoch: the bucket, arguments of its program, target symbols of a run."""
+    rows, mesh, updates = runs.train, runs.programs.mesh, 0
+    examples = stack([split.examples for split in rows], mesh)
+    order = fetch(runs.programs.order(len(rows[0].lengths))(state), len(runs.labels))
+    for number, first, count in runs.schedule.blocks(epoch=0):
+        batches = runs.schedule.batches(order, number)
+        indices, weights = (x[0, first : first + count] for x in batches)
+        symbols = float(((rows[0].lengths[indices, 1] - 1) * weights).sum())
+        yield number, (examples, *(stack([*x], mesh) for x in batches), first, count), symbols
+        if (updates := updates + count) >= AT_LEAST:
+            return
+
+
+def measure(group: Group, *, rival: bool = False) -> Table:
+    """Compile every shape and train a little; a rival is the way that is not used here."""
+    runs = group.stack()
+    programs, schedule = runs.programs, runs.schedule
+    state, losses = group.begin(runs)
+    work = [*beginning(runs, state)]
+    devices = programs.mesh.devices.flatten()
+    ways = ["in turns", "vmapped"][:: 1 if devices[0].platform == "cpu" else -1]
+
+    def compiled(way: str) -> list[Any]:
+        made = {}
+        for number, arguments, _ in work:
+            chunk = partial(programs.trainer.train_chunk, widths=schedule.buckets[number][:2])
+            lifted = lift(chunk, programs.mesh, (0, 1), 2, in_turns=way == "in turns")
+            made[number] = made.get(number) or lifted.lower(state, losses, *arguments).compile()
+        return [(made[number], arguments) for number, arguments, _ in work]
+
+    def train(steps: list[Any]) -> float:
+        nonlocal state, losses
+        started = time.perf_counter()
+        for step, arguments in steps:
+            state, losses, _ = step(state, losses, *arguments)
+        jax.block_until_ready(losses)
+        return time.perf_counter() - started
 
     started = time.perf_counter()
-    layouts = {used: programs.train_epoch.lower(state, train).compile()}
+    layouts = {ways[0]: compiled(ways[0])}
     compiling = time.perf_counter() - started
-    state, _ = layouts[used](state, train)
-    evaluate(programs, state.params, dev)
-    started = time.perf_counter()
-    evaluate(programs, state.params, dev)
-    evaluating = time.perf_counter() - started
+    train(layouts[ways[0]])
+    for _ in range(2):  # the first time it is compiled
+        started = time.perf_counter()
+        runs.score(state.params, runs.dev)
+        evaluating = time.perf_counter() - started
     peak = peak_memory()
+    layouts |= {ways[1]: compiled(ways[1])} if rival else {}
+    seconds: dict[str, list[float]] = {way: [] for way in layouts}
+    for _ in range(ROUNDS + 1):
+        for way, steps in layouts.items():  # interleaved: machines drift
+            seconds[way].append(train(steps))
 
-    in_turns = other == "in turns"
-    rival = lift(group.trainer.train_epoch, group.mesh, donate=(0,), in_turns=in_turns)
-    layouts[other] = rival.lower(state, train).compile()
-    seconds: dict[str, list[float]] = {name: [] for name in layouts}
-    for epoch in range(asked.epochs + 1):
-        for name, train_epoch in layouts.items():  # interleaved: machines drift
-            started = time.perf_counter()
-            state, losses = train_epoch(state, train)
-            jax.block_until_ready(losses)
-            if epoch:  # the first one warms up
-                seconds[name].append(time.perf_counter() - started)
-
-    replicas, updates = len(group.replicas), updates_per_epoch(group.run)
-    epochs, pace = study.run.train.epochs, statistics.median(seconds[used])
-    looks = epochs // study.run.train.eval_every
-    whole = epochs * pace + looks * evaluating
+    replicas, updates = len(runs.labels), sum(arguments[-1] for _, arguments, _ in work)
+    training, shapes = runs.training, (" x ".join(map(str, b)) for b in schedule.buckets)
+    medians = {way: statistics.median(times[1:]) for way, times in seconds.items()}
+    epoch = medians[ways[0]] * schedule.updates / updates
+    looks = training.epochs // training.eval_every
+    whole = training.epochs * epoch + looks * evaluating
+    symbols = sum(of_block for *_, of_block in work) / medians[ways[0]]
+    waste = " and ".join(f"{share:.1%}" for share in schedule.waste)
     rows = [
         ("devices", f"{len(devices)} x {devices[0].device_kind}, jax {jax.__version__}"),
         ("replicas", str(replicas)),
     ]
-    for name, times in seconds.items():
-        median = statistics.median(times)
+    for way, median in medians.items():
         each = f"{updates / median:.1f} each, {replicas * updates / median:,.0f} in all"
-        rows.append((f"updates a second, replicas {name}", each))
-        spread = f"{median:.2f} s ({min(times):.2f} to {max(times):.2f})"
-        rows.append((f"epoch, replicas {name}: median of {asked.epochs}", spread))
+        spread = f"{median:.2f} s ({min(seconds[way][1:]):.2f} to {max(seconds[way][1:]):.2f})"
+        rows.append((f"updates a second, replicas {way}", each))
+        rows.append((f"{updates} updates: median of {ROUNDS}", spread))
     rows += [
-        (f"{epochs} epochs and {looks} evaluations, replicas {used}", f"{whole / 60:.1f} min"),
-        ("from start to the first line of progress", f"{to_first_line:.1f} s"),
-        ("compiling the training program", f"{compiling:.1f} s"),
-        (f"evaluating {study.run.task.dev:,} questions, forced and free", f"{evaluating:.2f} s"),
+        ("target symbols a second of a replica, end symbols counted", f"{symbols:,.0f}"),
+        (f"an epoch of {schedule.updates} updates, replicas {ways[0]}", f"{epoch:.1f} s"),
+        (f"{training.epochs} epochs and {looks} evaluations", f"{whole / 60:.1f} min"),
+        (f"compiling {len({n for n, *_ in work})} shapes of an update", f"{compiling:.1f} s"),
+        (f"evaluating {len(runs.dev[0].lengths):,} questions", f"{evaluating:.2f} s"),
+        ("shapes: source x target x rows", ", ".join(shapes)),
+        ("padding of source and of target positions", waste),
         ("peak memory, of what a run uses", peak),
     ]
-    return Table("Speed of the notebook's preset", ("what", "how much"), tuple(rows))
+    return Table("Speed", ("what", "how much"), tuple(rows))
 
 
-def drawn_pairs(pairs: int = PAIRS) -> Prepared:
-    """Pairs of random words, as many and as long as Multi30k's German and English."""
+def pairs_group(seeds: int = 1, run: Run = BASE, pairs: int = PAIRS) -> Group:
+    """A model for sentence pairs: random words, as many and as long as Multi30k's."""
     rng = np.random.default_rng(0)
-    source = np.clip(np.rint(rng.normal(12.4, 4, pairs)), 2, 40).astype(int)
-    target = np.clip(np.rint(source + rng.normal(0.6, 2, pairs)), 2, 41).astype(int)
-    first = len(SPECIALS)
-    read, written = (
-        WordVocabulary(tuple(f"w{i}" for i in range(first, n))) for n in (SOURCES, TARGETS)
-    )
-    form = Form(read, written, turned=False)
-    rows = [
-        (
-            [*rng.integers(first, SOURCES, m).tolist(), read.eos_id],
-            [written.bos_id, *rng.integers(first, TARGETS, n).tolist(), written.eos_id],
-        )
-        for m, n in zip(source, target, strict=True)
-    ]
-    lengths = np.stack([source + 1, target + 2], axis=1)
-    settings = translate.BASE.sentences
-    buckets = boundaries(lengths, settings.buckets, settings.tokens_per_batch)
-    return Prepared(settings, form, rows, lengths, buckets, [], [], {})
+    sources = np.clip(np.rint(rng.normal(12.4, 4, pairs)), 2, 40).astype(int)
+    targets = np.clip(np.rint(sources + rng.normal(0.6, 2, pairs)), 2, 41).astype(int)
 
+    def words(n: int, symbols: int) -> str:
+        return " ".join(f"w{i}" for i in rng.integers(symbols - len(SPECIALS), size=n))
 
-def measure_translation(batches: int, pairs: int = PAIRS) -> Table:
-    """Compile every shape of a batch, then time some batches of an epoch."""
-    run, prepared = translate.BASE, drawn_pairs(pairs)
-    trainer = build(run, prepared)
-    stream = prepared.batches(run.seed)
-    rate, rates = jnp.float32(run.optim.learning_rate), Rates.of(run.model)
-    state = jax.jit(trainer.init)(jax.random.key(0), rate, rates)
-    total, programs = jnp.float32(0), {}
-    update, started = update_program(trainer), time.perf_counter()
-    for bucket, members in enumerate(stream.schedule.members):
-        batch = stream.batch(bucket, members[: prepared.buckets[bucket].rows])
-        programs[bucket] = update.lower(state, total, batch).compile()
-    compiling = time.perf_counter() - started
-
-    seconds, symbols = 0.0, 0.0
-    for number in range(batches + 1):
-        started = time.perf_counter()
-        bucket, batch = next(stream)
-        state, total, loss = programs[bucket](state, total, batch)
-        jax.block_until_ready(loss)
-        if number:  # the first one warms up
-            seconds += time.perf_counter() - started
-            symbols += float(trainer.scored(batch.examples.target, batch.weight).sum())
-    waste, device = stream.schedule.waste(), jax.devices()[0]
-    shapes = ", ".join(" x ".join(map(str, bucket)) for bucket in prepared.buckets)
-    epoch = len(stream) * seconds / batches
-    rows = (
-        ("device", f"{device.device_kind}, jax {jax.__version__}"),
-        ("target symbols a second, end symbols counted", f"{symbols / seconds:,.0f}"),
-        ("updates a second", f"{batches / seconds:.2f}"),
-        (f"an epoch of {len(stream)} batches, at this pace", f"{epoch:.0f} s"),
-        ("shapes: source x target x rows", shapes),
-        ("padding, of source and of target positions", f"{waste.source:.1%}, {waste.target:.1%}"),
-        (f"compiling the update for {len(programs)} shapes", f"{compiling:.1f} s"),
-        ("peak memory", peak_memory()),
-    )
-    note = f"{batches} batches, timed after the first; reading and padding rows are part of it."
-    return Table("Speed of translate.py base", ("what", "how much"), rows, note)
+    sides = zip(sources, targets, strict=True)
+    lines = [f"{words(m, SOURCES)}\t{words(n, TARGETS)}\n" for m, n in sides]
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "drawn.tsv"
+        path.write_text("".join(lines), encoding="utf-8")
+        task = Sentences(train=str(path)).pinned()
+        text = replace(run.text, min_count=1, longest=80)
+        group = Group({"drawn": replace(run, task=task, text=text)}, seeds, 0)
+        group.stack()  # reads the file
+    return group
 
 
 def speed() -> None:
     """Parse, measure, print."""
     asked = parse(Speed, __doc__ or "")
-    if min(asked.seeds, asked.epochs, asked.batches) < 1:
-        raise UserError("--seeds, --epochs and --batches must be at least 1")
-    if asked.translation and (asked.seeds, asked.epochs) != (Speed.seeds, Speed.epochs):
-        raise UserError("--seeds and --epochs are not for --translation: it takes --batches")
-    if not asked.translation and asked.batches != Speed.batches:
-        raise UserError("--batches needs --translation")
+    if asked.seeds is not None and asked.seeds < 1:
+        raise UserError("--seeds must be at least 1")
     if asked.translation:
-        make_console().print(measure_translation(asked.batches).rich())
-        return
-    use_all_cores()
-    make_console().print(measure(asked).rich())
+        table = measure(pairs_group(asked.seeds or 1))
+    else:
+        use_all_cores()
+        seeds = asked.seeds or 10
+        first_line = ("from start to the first line", f"{first_line_after(seeds):.1f} s")
+        study = Study(EXPERIMENT.presets["notebook"][1].run, seeds)
+        (group,) = EXPERIMENT.ablation("notebook", study).groups.values()
+        table = measure(group, rival=True)
+        table = replace(table, rows=(*table.rows, first_line))
+    make_console().print(table.rich())
 
 
 if __name__ == "__main__":

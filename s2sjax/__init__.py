@@ -1,10 +1,8 @@
 """Recurrent encoder-decoders in JAX and Flax, and paired ablations that stand up.
 
-Data flows one way, each station a module of its own: ``tasks`` makes text pairs, ``vocab`` and
-``data`` turn them into id arrays, ``models`` (on ``rnn``) into logits, ``losses``, ``metrics`` and
-``decode`` into numbers. ``train`` is one run as pure functions, ``replicas`` lifts it over seeds
-and devices, ``fit`` drives it, ``ablation`` pairs it, ``stats``, ``report`` and ``plots`` say what
-came out.
+Text pairs become batches of ids in ``data``, ids become logits in ``model``. ``train`` joins both
+into one run, a pure function of settings and seed; ``study`` maps it over arms and seeds;
+``report`` and ``analysis`` say what came out, and why.
 """
 
 __version__ = "0.1.0"

@@ -7,119 +7,70 @@ import re
 import signal
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 import jax
 import tyro
 from rich.console import Console
 
-from s2sjax.config import Run
 from s2sjax.errors import Interrupted, UserError
 
-OPTIONS = {
-    "Addition": "task",
-    "Toy": "task",
-    "Dates": "task",
-    "NumberWords": "task",
-    "Sentences": "sentences",
-    "Text": "text",
-    "Model": "model",
-    "Optimiser": "optim",
-    "Training": "train",
-}
+T = TypeVar("T")
+
+OPTIONS = dict.fromkeys(("Addition", "Toy", "Dates", "Sentences"), "task")
+OPTIONS |= {"Text": "text", "Model": "model", "Optimiser": "optim", "Training": "train"}
 """Prefix of the options that set a config's fields."""
-
-PIPED_WIDTH = 120
-"""Columns of tables where output is no terminal."""
-
-
-@dataclass(frozen=True)
-class Study:
-    """A run and the seeds it is repeated with."""
-
-    run: Annotated[Run, tyro.conf.arg(name="")] = field(default_factory=Run)
-    seeds: int = 10
-    """Paired seeds: how often every arm is run."""
-    first_seed: int = 0
-    """Seeds count up from here; other ones repeat the study on fresh weights and questions."""
-
-
-@dataclass(frozen=True)
-class Command:
-    """What was asked for on the command line."""
-
-    preset: tyro.conf.Suppress[str]
-    study: Annotated[Study, tyro.conf.arg(name="")]
-    workdir: Path | None = None
-    """Folder of the run; the default is runs/EXPERIMENT/PRESET. The same command goes on there."""
-
-
-def parse_study(experiment: str, description: str, presets: Mapping[str, tuple[str, Study]]):
-    """Read `PRESET [--setting value ...]` from the command line.
-
-    Args:
-        experiment: name of the default workdir.
-        description: what `--help` opens with.
-        presets: by name, what it is and its settings.
-
-    Returns:
-        The preset's name, its study with the given settings, and the workdir.
-
-    Raises:
-        UserError: the command line cannot be used; says what is wrong in one line.
-    """
-    commands = {name: (what, Command(name, study)) for name, (what, study) in presets.items()}
-    command = parse_preset(description, commands)
-    workdir = command.workdir or Path("runs") / experiment / command.preset
-    return command.preset, command.study, workdir
 
 
 def parse_preset(description: str, commands: Mapping[str, tuple[str, Any]]) -> Any:
-    """Read `PRESET [--setting value ...]` as one of `commands`; errors as `parse_study`.
+    """Read `PRESET [--setting value ...]`: the preset's settings, changed; errors as `parse`.
 
-    Args:
-        description: what `--help` opens with.
-        commands: by name of a preset, what it is and a dataclass of its settings.
+    `commands` is ``{preset: (what it is, a dataclass of its settings)}``.
     """
-    return _one_line_errors(
-        lambda: tyro.extras.overridable_config_cli(
-            {**commands}, description=description, config=(tyro.conf.AvoidSubcommands,)
-        )
+    script, name, *rest = [*sys.argv, ""][: max(2, len(sys.argv))]
+    script = Path(script).name
+    if name in commands:
+        what, settings = commands[name]
+        return parse(type(settings), what, prog=f"{script} {name}", args=rest, default=settings)
+    if name in ("-h", "--help"):
+        tyro.extras.overridable_config_cli({**commands}, description=description)
+    raise UserError(
+        f"the first word must be a preset, one of {', '.join(commands)}, not {name!r}; "
+        f"for help: {script} --help"
     )
 
 
-def parse(kind: type, description: str):
-    """Read the settings of the dataclass `kind` from the command line; errors as `parse_study`."""
-    return _one_line_errors(lambda: tyro.cli(kind, description=description))
+def parse(kind: type[T], description: str, **settings: Any) -> T:
+    """Read the settings of the dataclass `kind` from the command line with `tyro.cli`.
 
-
-def _one_line_errors(read: Callable):
-    """Call tyro; what it would print as a framed error becomes a UserError of one line."""
-    stderr = io.StringIO()
+    Raises UserError for a command line that cannot be used; says what is wrong in one line.
+    """
+    stderr, config = io.StringIO(), (tyro.conf.AvoidSubcommands,)
     try:
         with contextlib.redirect_stderr(stderr):
-            return read()
+            return tyro.cli(kind, description=description, config=config, **settings)
     except SystemExit as ended:
         if not ended.code:
             raise
-    raise UserError(_one_line(stderr.getvalue()))
+    raise UserError(_one_line(stderr.getvalue(), settings.get("prog", Path(sys.argv[0]).name)))
 
 
-def _one_line(framed: str) -> str:
-    """The gist of what tyro frames and wraps."""
-    text = re.sub(r"\x1b\[[0-9;]*m|[╭╮╰╯│─]|-{3,}", " ", framed)
-    text = " ".join(re.sub(r"(?m)^ *[+|]|[+|] *$", " ", text).split())
-    text = re.sub(r"(?i)^(.{5,40}?):? (?=\1)", "", text)  # a title that the text repeats
-    text = re.sub(r"(Perhaps you meant:?) (--[\w.-]+).*?(?=For full)", r"\1 \2? ", text)
-    text = re.sub(r"Argument helptext:.*?(?=For full)", "", text)
-    return re.sub(r"For full helptext, (run|see):?", "For help:", text)
+def _one_line(framed: str, program: str) -> str:
+    """What is wrong, and what may have been meant, of the sections that tyro frames.
+
+    The first is a title, or empty where the title stands in the frame; rules are between them.
+    """
+    plain = re.sub(r"\x1b\[[0-9;]*m|│", "", framed)
+    _, wrong, *others = [*re.split(r"(?m)^.*[─-]{5,}.*$", plain), ""]
+    parts = [" ".join(wrong.split()).rstrip(".")]
+    parts += [f"perhaps {s.split()[3].rstrip(',')}" for s in others if s.split()[:1] == ["Perhaps"]]
+    return "; ".join([*parts, f"for help: {program} --help"])
 
 
 def make_console() -> Console:
     """The terminal, or a stream of plain lines wide enough for tables."""
-    return Console(width=None if sys.stdout.isatty() else PIPED_WIDTH)
+    return Console(width=None if sys.stdout.isatty() else 120)
 
 
 def main(body: Callable[[], None]) -> NoReturn:

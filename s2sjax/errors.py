@@ -6,15 +6,11 @@ class UserError(Exception):
 
 
 class Interrupted(Exception):  # noqa: N818 (not an error)
-    """The run was asked to stop (Ctrl-C, SIGTERM) and has saved its state.
-
-    Attributes:
-        signal: the signal's number; a shell expects the exit code ``128 + signal``.
-    """
+    """The run was asked to stop by a signal, and has saved its state."""
 
     def __init__(self, message: str, signal: int):
         super().__init__(message)
-        self.signal = signal
+        self.signal = signal  # a shell expects the exit code 128 + signal
 
 
 LARGEST = 10**8
@@ -22,11 +18,11 @@ LARGEST = 10**8
 
 
 def at_least(minimum: int, config: object, *names: str, most: int | float = LARGEST) -> None:
-    """Raise UserError unless every named field is a number from `minimum` to `most`."""
+    """Raise UserError unless every named field is None or a number from `minimum` to `most`."""
     for name in names:
         value = getattr(config, name)
         where = f"{type(config).__name__}.{name}"
-        if not value >= minimum:  # also where it is not a number
+        if value is not None and not value >= minimum:  # also where it is not a number
             raise UserError(f"{where} must be at least {minimum}, not {value}")
-        if value > most:
+        if value is not None and value > most:
             raise UserError(f"{where} must be at most {most:,}, not {value}")

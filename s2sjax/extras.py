@@ -1,7 +1,6 @@
-"""Packages that only some rooms need: the extra `text`."""
+"""Packages that only some files need: the extra `text`."""
 
 import importlib
-from types import ModuleType
 from typing import Any
 
 from s2sjax.errors import UserError
@@ -9,12 +8,11 @@ from s2sjax.errors import UserError
 
 def require(name: str) -> Any:
     """Import a module of the extra `text`; raises UserError where it is not installed."""
+    package = name.partition(".")[0]
     try:
-        module: ModuleType = importlib.import_module(name)
+        return importlib.import_module(name)
     except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] != name.partition(".")[0]:
+        if (error.name or "").partition(".")[0] != package:
             raise
-        raise UserError(
-            f"this needs the package {name.partition('.')[0]}: pip install 's2sjax[text]'"
-        ) from error
-    return module
+        how = f"pip install {package}, or in the checkout pip install '.[text]'"
+        raise UserError(f"this needs the package {package} of the extra `text`: {how}") from error

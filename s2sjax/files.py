@@ -25,7 +25,9 @@ def reading(path: Path | str) -> Iterator[None]:
 def write_atomically(path: Path, content: str | bytes) -> None:
     """Replace a file's content in one step: a reader, or a kill, never meets half of it."""
     partial = path.with_name(path.name + PARTIAL)
-    partial.write_bytes(content.encode() if isinstance(content, str) else content)
+    partial.unlink(missing_ok=True)  # of an earlier kill; a link that lies there is not followed
+    with partial.open("xb") as file:
+        file.write(content.encode() if isinstance(content, str) else content)
     os.replace(partial, path)
 
 

@@ -1,21 +1,36 @@
-"""Configs to and from JSON, hashed, and told apart."""
+"""Configs to and from JSON, their hash, and their differences."""
 
-import dataclasses
 import hashlib
 import json
 import types
 import typing
 from collections.abc import Mapping
+from dataclasses import is_dataclass
 from typing import Any, Literal, TypeVar
 
 from s2sjax.errors import UserError
 
 T = TypeVar("T")
 
+TYPE = "type"
+"""Key that names the class where a setting can be of several classes, as a task can."""
+
+
+def _members(hint: Any) -> tuple[Any, ...]:
+    """The types that a union joins; any other type alone."""
+    is_union = typing.get_origin(hint) in (types.UnionType, typing.Union)
+    return typing.get_args(hint) if is_union else (hint,)
+
 
 def to_json(config: Any) -> dict[str, Any]:
     """A config as nested dicts of JSON values."""
-    return dataclasses.asdict(config)
+    values: dict[str, Any] = {}
+    for name, hint in typing.get_type_hints(type(config)).items():
+        value = values[name] = getattr(config, name)
+        if is_dataclass(value):
+            several = sum(map(is_dataclass, _members(hint))) > 1
+            values[name] = ({TYPE: type(value).__name__} if several else {}) | to_json(value)
+    return values
 
 
 def from_json(kind: type[T], values: Any, where: str = "config") -> T:
@@ -27,18 +42,22 @@ def from_json(kind: type[T], values: Any, where: str = "config") -> T:
     if not isinstance(values, Mapping):
         raise UserError(f"{where} must be an object of settings, not {values!r}")
     hints = typing.get_type_hints(kind)
-    names = {f.name for f in dataclasses.fields(typing.cast(Any, kind))}
-    if unknown := set(values) - names:
+    if unknown := set(values) - set(hints):
         raise UserError(f"{where} has unknown settings: {', '.join(sorted(unknown))}")
-    return kind(**{n: _value(hints[n], values[n], f"{where}.{n}") for n in names & set(values)})
+    return kind(**{n: _value(hints[n], value, f"{where}.{n}") for n, value in values.items()})
 
 
 def _value(hint: Any, value: Any, where: str) -> Any:
     """Check `value` against a type hint; dataclasses are rebuilt."""
-    union = typing.get_origin(hint) in (types.UnionType, typing.Union)
-    members = typing.get_args(hint) if union else (hint,)
-    if dataclasses.is_dataclass(members[0]):
-        return from_json(_kind(members, value, where), value, where)
+    members = _members(hint)
+    classes = {m.__name__: m for m in members if is_dataclass(m)}
+    if len(classes) > 1 and isinstance(value, Mapping):
+        name = value.get(TYPE)
+        if name not in [*classes]:
+            raise UserError(f"{where}.{TYPE} must be one of {', '.join(classes)}, not {name!r}")
+        return from_json(classes[name], {k: v for k, v in value.items() if k != TYPE}, where)
+    if classes:
+        return from_json(next(iter(classes.values())), value, where)
     for member in members:
         if _fits(member, value):
             return float(value) if member is float else value
@@ -46,26 +65,16 @@ def _value(hint: Any, value: Any, where: str) -> Any:
     raise UserError(f"{where} cannot be {value!r}; it must be {right}")
 
 
-def _kind(kinds: tuple[type, ...], value: Any, where: str) -> type:
-    """The dataclass with the fields of `value`; where there is no choice, the only one."""
-    if len(kinds) == 1 or not isinstance(value, Mapping):
-        return kinds[0]
-    for kind in kinds:
-        if {f.name for f in dataclasses.fields(kind)} >= set(value):
-            return kind
-    names = ", ".join(kind.__name__ for kind in kinds)
-    raise UserError(f"{where} has the settings of none of: {names}")
-
-
 def _fits(hint: Any, value: Any) -> bool:
-    """Whether a JSON value is of a plain type, or among a Literal's."""
+    """Whether a JSON value is of a plain type, or among a Literal's; True is no 1."""
     if typing.get_origin(hint) is Literal:
-        return value in typing.get_args(hint)
-    return type(value) in (int, float) if hint is float else type(value) is hint
+        return any(type(v) is type(value) and v == value for v in typing.get_args(hint))
+    if hint is float and type(value) is int:
+        return abs(value) <= 2**53  # what a float holds exactly
+    return type(value) is hint
 
 
 def _describe(hint: Any) -> str:
-    """A plain type or a Literal in words."""
     if typing.get_origin(hint) is Literal:
         return " or ".join(repr(v) for v in typing.get_args(hint))
     return "None" if hint is type(None) else hint.__name__

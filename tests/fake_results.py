@@ -4,7 +4,7 @@ from dataclasses import asdict
 from itertools import pairwise
 from typing import Any
 
-from s2sjax.stats import compare
+from s2sjax.report.stats import compare
 
 EXACT, LOSS = "free_running/exact_match", "loss"
 SCORES = {

@@ -8,24 +8,25 @@ import signal
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
-from functools import cache
 from typing import Any
 
-import numpy as np
 import pytest
 from rich.console import Console
 
-from s2sjax import ablation as ablation_module
-from s2sjax import checkpoint, replicas
-from s2sjax.ablation import Ablation, in_order, run
-from s2sjax.config import Model, Optimiser, Run, Text, Training
+from s2sjax.config import Model, Optimiser, Text, Training
+from s2sjax.data.tasks import Toy
 from s2sjax.errors import Interrupted, UserError
-from s2sjax.fit import Programs, evaluate
-from s2sjax.metrics import HEADLINE
-from s2sjax.report import score
-from s2sjax.results import by_seed, load_results, values
-from s2sjax.runlog import Workdir
-from s2sjax.taskconfig import Toy
+from s2sjax.report.results import by_seed, load_results, values
+from s2sjax.report.tables import score
+from s2sjax.study import ablation as ablation_module
+from s2sjax.study.ablation import Ablation, grown, in_order, run
+from s2sjax.study.records import score as score_split
+from s2sjax.train import loop
+from s2sjax.train.loop import resume
+from s2sjax.train.metrics import HEADLINE
+from s2sjax.train.run import Run
+from s2sjax.train.stopping import stop_requests
+from s2sjax.train.workdir import Workdir
 
 RUN = Run(
     Toy(symbols=4, max_length=4, train=50, dev=20, test=20),
@@ -34,51 +35,43 @@ RUN = Run(
 )
 BACKWARD = replace(RUN, text=Text(source_order="reversed"), optim=Optimiser(3e-3))
 PATIENT = replace(RUN.train, epochs=9, eval_every=1, patience=1)
-THREE = {
+ARMS = {
     "forward": RUN,
-    "small": replace(RUN, model=Model(hidden_size=4, cell="rnn")),
-    "reversed": BACKWARD,
     "stops": replace(RUN, optim=Optimiser(0.3), train=PATIENT),
+    "reversed": BACKWARD,
     "sorted": replace(RUN, task=replace(RUN.task, kind="sort")),
 }
-PAIRS = [("reversed", "forward"), ("small", "forward"), ("stops", "small")]
+PAIRS = [("reversed", "forward"), ("stops", "sorted")]
 
 TRACED: Counter = Counter()
 
 
-@cache
-def programs_of(trainer, mesh) -> Programs:
-    """What `make_programs` makes, compiled once for all tests; counts what is traced."""
-
-    def counted(name, **donate):
-        def traced(*arguments):
-            TRACED[trainer.model.config.hidden_size, trainer.training.patience, name] += 1
-            return getattr(trainer, name)(*arguments)
-
-        return replicas.lift(traced, mesh, **donate)
-
-    state = {"donate": (0,)}
-    return Programs(
-        counted("init"),
-        counted("train_epoch", **state),
-        counted("evaluate"),
-        counted("watch", **state),
-    )
-
-
 @pytest.fixture(autouse=True, scope="module")
-def compiled_once():
+def count_traces():
+    """Count how often each function of each program is traced."""
+    real = loop.lift
+
+    def lift(function, *settings):
+        def traced(*arguments):
+            trainer = function.func.__self__
+            name = (function.func.__name__, *function.keywords.values())
+            TRACED[trainer, name] += 1
+            return function(*arguments)
+
+        return real(traced, *settings)
+
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ablation_module, "make_programs", programs_of)
+        patch.setattr(loop, "lift", lift)
         yield
 
 
-def complete(folder, arms=THREE, seeds=2, first_seed=5, pairs=PAIRS, console=None):
+def complete(folder, arms=ARMS, seeds=2, first_seed=5, pairs=PAIRS, console=None):
     ablation = Ablation(arms, seeds, first_seed)
     config = {"experiment": "test", "preset": "tiny", **ablation.config}
     console = console or Console(quiet=True)
-    with Workdir(folder, config) as workdir:
-        return run("test", "tiny", ablation, workdir, console, ["loss", HEADLINE], pairs)
+    metrics = ["loss", HEADLINE]
+    with stop_requests() as stop, Workdir(folder, config, grown) as workdir:
+        return run("test", "tiny", ablation, workdir, console, metrics, pairs, stop)
 
 
 def shown() -> tuple[Console, io.StringIO]:
@@ -101,12 +94,12 @@ def breaking(program: int, epoch: int, how: Callable[[], None]):
     def fit(*arguments, on_epoch, **settings):
         begun.append(1)
 
-        def told(this):
+        def on_epoch_and_break(this):
             on_epoch(this)
             if (len(begun), this.epoch) == (program, epoch):
                 how()
 
-        return real(*arguments, on_epoch=told, **settings)
+        return real(*arguments, on_epoch=on_epoch_and_break, **settings)
 
     return fit
 
@@ -167,7 +160,7 @@ def test_results_say_what_was_measured(finished):
     folder, results, _ = finished
     assert load_results(folder / "results.json") == json.loads(json.dumps(results))
     records = results["records"]
-    assert {r["arm"] for r in records} == set(THREE)
+    assert {r["arm"] for r in records} == set(ARMS)
     assert {r["seed"] for r in records} == {5, 6}
     of_equal_budget = [r for r in records if r["arm"] != "stops"]
     assert {r["epoch"] for r in of_equal_budget if r["split"] == "dev"} == {2, 4}
@@ -178,13 +171,13 @@ def test_results_say_what_was_measured(finished):
     assert [(c["a"], c["b"], c["metric"], c["n"]) for c in results["comparisons"]] == [
         (a, b, metric, 2) for a, b in PAIRS for metric in ("loss", HEADLINE)
     ]
-    assert Ablation.from_config(results["config"]) == Ablation(THREE, 2, 5)
+    assert Ablation.from_config(results["config"]) == Ablation(ARMS, 2, 5)
     assert results["seconds"] > 0
 
 
 def test_scores_by_length_add_up_to_the_score_of_all(finished):
     results = finished[1]
-    group = Ablation(THREE, 2, 5).groups[0]
+    group = Ablation(ARMS, 2, 5).groups["1"]
     for arm in group.arms:
         for seed, pairs in enumerate(group.pairs(arm), start=group.first_seed):
             lengths = Counter(len(question) for question, _ in pairs["test"])
@@ -200,21 +193,16 @@ def test_every_arm_has_every_score_in_the_order_of_splits(finished):
     assert in_order(records) == records
     counts = Counter((r["arm"], r["seed"], r["metric"]) for r in records if r["split"] == "test")
     assert set(counts.values()) == {1}
-    assert len({metric for _, _, metric in counts}) * len(THREE) * 2 == len(counts)
+    assert len({metric for _, _, metric in counts}) * len(ARMS) * 2 == len(counts)
 
 
 def test_programs_run_one_after_another_with_their_own_checkpoints(finished):
-    folder, results, said = finished
+    folder, _, said = finished
     lines = [line.split(":")[0] for line in said.splitlines() if "compiling" in line]
-    assert lines == ["program 1 of 3", "program 2 of 3", "program 3 of 3"]
-    assert "program 1 of 3: forward, reversed, sorted" in said
-    last = max(r["epoch"] for r in results["records"] if r["arm"] == "stops")
-    found = {
-        p.name: sorted(c.name for c in p.iterdir()) for p in (folder / "checkpoints").iterdir()
-    }
-    assert set(found) == {"1", "2", "3"}
-    assert found["1"] == found["2"] == ["2", "4"]
-    assert str(last) in found["3"]
+    assert lines == ["program 1 of 2", "program 2 of 2"]
+    assert "program 1 of 2: forward, reversed, sorted" in said
+    assert {path.name for path in (folder / "checkpoints").iterdir()} == {"1", "2"}
+    assert all(any(path.iterdir()) for path in (folder / "checkpoints").iterdir())
 
 
 def test_each_program_stops_by_itself(finished):
@@ -233,16 +221,15 @@ def test_each_program_stops_by_itself(finished):
 
 def test_what_is_scored_in_the_end_are_the_best_parameters_not_the_last(finished):
     folder, results, _ = finished
-    group, checkpoints = Ablation(THREE, 2, 5).groups[2], folder / "checkpoints" / "3"
-    programs = programs_of(group.trainer, group.mesh)
-    last = checkpoint.latest(checkpoints)
-    state = checkpoint.restore(checkpoints, last, group.init(programs))
-    test = group.examples("test")
-    best, ended = (evaluate(programs, p, test).counts for p in (state.best.params, state.params))
+    group = Ablation(ARMS, 2, 5).groups["2"]
+    runs = group.stack()
+    standing, found = resume(runs, group.begin(runs), folder / "checkpoints" / "2")
+    assert found
+    state = standing.state
+    best, last = (score_split(group, runs, p, "test") for p in (state.best.params, state.params))
     for metric in ("loss", HEADLINE):
-        right, of = map(np.float64, best[metric])
-        assert values(results, "stops", metric) == (right / of).tolist()
-    assert (best["loss"].right != ended["loss"].right).all()
+        assert values(results, "stops", metric) == [best.values(i)[metric] for i in (0, 1)]
+    assert all(best.values(i)["loss"] != last.values(i)["loss"] for i in (0, 1))
 
 
 def test_arms_are_shown_with_their_own_questions(finished):
@@ -250,7 +237,7 @@ def test_arms_are_shown_with_their_own_questions(finished):
     seen = set()
     for question, rest in told:
         gold, *written = rest.split()
-        arms = frozenset(THREE) & set(written)
+        arms = frozenset(ARMS) & set(written)
         seen.add(arms)
         if "sorted" in arms:
             assert gold == "".join(sorted(question.strip()))
@@ -261,31 +248,33 @@ def test_arms_are_shown_with_their_own_questions(finished):
     assert len(told) > 2 * RUN.train.shown
 
 
-def test_every_function_is_traced_once_a_program_however_often_a_run_is_taken_up(
+def test_every_function_is_traced_once_a_program_however_often_a_run_is_begun_again(
     finished, tmp_path
 ):
     break_off(tmp_path, in_fit(1, 3, kill))
     complete(tmp_path)
-    once = {"init": 1, "train_epoch": 1, "evaluate": 2}  # two sizes: of train, of dev and test
-    counts = {(size, None, name): n for size in (8, 4) for name, n in once.items()}
-    counts |= {(8, 1, name): n for name, n in (once | {"watch": 1}).items()}
-    assert counts == {key: n for key, n in TRACED.items() if key in counts}
-    assert {name for *_, name in TRACED} == {"init", "train_epoch", "evaluate", "watch"}
+    programs = [group.programs.trainer for group in Ablation(ARMS, 2, 5).groups.values()]
+    for trainer in programs:
+        counts = {name: n for (who, name), n in TRACED.items() if who == trainer}
+        names = {name[0] for name in counts}
+        assert names == {"init", "order", "train_chunk", "evaluate", "close_epoch"}
+        # Training questions are scored in more batches at once than dev and test questions.
+        assert {n for name, n in counts.items() if name[0] != "evaluate"} == {1}
+        assert sum(n for name, n in counts.items() if name[0] == "evaluate") == 2
 
 
-# --- broken off and taken up again ---------------------------------------------------------
+# --- broken off and begun again -------------------------------------------------------------
 
 
 BREAKS = {  # and how many programs are then left to train
-    "asked to in program 1": (3, in_fit, 1, 1, terminate),
-    "killed before any checkpoint": (3, in_fit, 1, 1, kill),
-    "asked to in program 2": (2, in_fit, 2, 3, terminate),
-    "killed in program 2": (2, in_fit, 2, 3, kill),
-    "killed in program 3": (1, in_fit, 3, 2, kill),
-    "killed before program 2 is scored": (2, at_call, ablation_module, "evaluate", 3, False),
-    "killed after program 2 is scored": (2, at_call, ablation_module, "evaluate", 4, True),
-    "killed before the scores of 3 are written": (1, at_call, Workdir, "append_at_once", 3, False),
-    "killed after the scores of 2 are written": (1, at_call, Workdir, "append_at_once", 2, True),
+    "asked to in program 1": (2, in_fit, 1, 1, terminate),
+    "killed before any checkpoint": (2, in_fit, 1, 1, kill),
+    "asked to in program 2": (1, in_fit, 2, 3, terminate),
+    "killed in program 2": (1, in_fit, 2, 3, kill),
+    "killed before program 1 is scored": (2, at_call, ablation_module, "final_records", 1, False),
+    "killed after program 1 is scored": (2, at_call, ablation_module, "final_records", 1, True),
+    "killed before the scores of 2 are written": (1, at_call, Workdir, "append_at_once", 2, False),
+    "killed after the scores of 1 are written": (1, at_call, Workdir, "append_at_once", 1, True),
     "killed before the results are": (0, at_call, ablation_module, "write_atomically", 1, False),
 }
 
@@ -300,7 +289,7 @@ def test_a_run_broken_off_anywhere_ends_bit_for_bit_like_one_that_was_not(
     complete(tmp_path, console=console)
     assert_ends_alike(tmp_path, finished)
     said = stream.getvalue()
-    assert (said.count("compiling"), said.count("finished before")) == (left, 3 - left)
+    assert (said.count("compiling"), said.count("finished before")) == (left, 2 - left)
 
 
 @pytest.mark.parametrize("cut", [1, 40, 400])
@@ -315,7 +304,7 @@ def test_records_that_a_kill_cut_short_are_measured_again(finished, tmp_path, cu
 def test_records_lost_from_before_the_checkpoint_are_named(tmp_path):
     break_off(tmp_path, in_fit(2, 3, terminate))
     held = (tmp_path / "metrics.jsonl").read_text().splitlines(keepends=True)
-    lost = [line for line in held if not ('"small"' in line and HEADLINE in line)]
+    lost = [line for line in held if not ('"stops"' in line and HEADLINE in line)]
     (tmp_path / "metrics.jsonl").write_text("".join(lost))
     with pytest.raises(UserError, match="does not hold the records of the 3 epochs"):
         complete(tmp_path)
@@ -323,14 +312,13 @@ def test_records_lost_from_before_the_checkpoint_are_named(tmp_path):
 
 def test_the_scores_of_every_program_but_the_last_are_shown_when_it_is_through(finished):
     _, results, said = finished
-    first, *others = said.split("compiling")[1:]
-    assert "Program 1, test set" in first
-    assert "Program 2, test set" in others[0]
-    assert "Program 3" not in said  # the report is next
+    first, last = said.split("compiling")[1:]
+    shown = first.partition("Program 1, test set")[2]
+    assert "Program 2" not in last  # the report is next
     exact = values(results, "sorted", HEADLINE)
-    (row,) = [line for line in first.splitlines() if "sorted, 2 seeds" in line]
+    (row,) = [line for line in shown.splitlines() if "sorted, 2 seeds" in line]
     assert score(exact, HEADLINE) in row
-    assert "small" not in first.partition("Program 1")[2].partition("program 2")[0]
+    assert "stops" not in shown.partition("program 2")[0]
 
 
 def test_time_adds_up_over_sittings(finished, tmp_path):
@@ -357,29 +345,97 @@ def test_a_finished_run_is_not_run_again_and_a_damaged_result_not_overwritten(
     assert_ends_alike(folder, finished)
 
 
-# --- what an arm and a seed mean -----------------------------------------------------------
-
-
-def test_a_seed_and_an_arm_are_the_same_run_whatever_runs_with_them(finished, tmp_path):
-    arms = {arm: THREE[arm] for arm in ("sorted", "reversed")}
-    pairs = [("reversed", "sorted")]
-    other = complete(tmp_path, arms, seeds=1, first_seed=6, pairs=pairs)
-
-    def of(results):
-        return [r for arm in arms for r in results["records"] if (r["arm"], r["seed"]) == (arm, 6)]
-
-    assert of(other) == of(finished[1])
-    assert len(of(other)) > 50
+# --- what is refused ------------------------------------------------------------------------
 
 
 def test_arms_that_are_one_run_twice_are_refused():
     with pytest.raises(UserError, match="arms 'forward' and 'again' have the same settings"):
-        Ablation({**THREE, "again": replace(RUN)}, 2, 5)
+        Ablation({**ARMS, "again": replace(RUN)}, 2, 5)
 
 
 def test_a_config_that_is_no_ablations_is_refused():
-    whole = Ablation(THREE, 2, 5).config
+    whole = Ablation(ARMS, 2, 5).config
     for wrong in ({}, {**whole, "arms": []}, {**whole, "arms": {}}):
         with pytest.raises(UserError, match="not that of an ablation"):
             Ablation.from_config(wrong)
-    assert Ablation.from_config(json.loads(json.dumps(whole))).groups[0].arms["forward"] == RUN
+    assert Ablation.from_config(json.loads(json.dumps(whole))).arms == ARMS
+
+
+# --- more of it ----------------------------------------------------------------------------
+
+
+def test_more_seeds_and_epochs_later_are_what_they_would_have_been_from_the_start(
+    finished, tmp_path
+):
+    short = replace(BACKWARD, train=replace(RUN.train, epochs=3))
+    first = complete(tmp_path, {"reversed": short}, seeds=1, pairs=[])
+    whole = complete(tmp_path, {"reversed": BACKWARD}, seeds=2, pairs=[])
+    key = lambda r: (r["split"], r["metric"], r["epoch"], r["seed"])
+    expected = [r for r in finished[1]["records"] if r["arm"] == "reversed"]
+    assert sorted(whole["records"], key=key) == sorted(expected, key=key)
+    assert load_results(tmp_path / "results.before-1.json") == first
+    assert Ablation.from_config(whole["config"]) == Ablation({"reversed": BACKWARD}, 2, 5)
+
+
+def having(**parts):
+    """Two arms with other settings."""
+    arms = {"forward": RUN, "small": replace(RUN, model=Model(hidden_size=4))}
+    return {arm: replace(run, **parts) for arm, run in arms.items()}
+
+
+def longer(train=RUN.train, epochs=9, **parts):
+    """The same, and more epochs."""
+    return having(train=replace(train, epochs=epochs), **parts)
+
+
+def config(arms=None, seeds=2, first_seed=5, **others):
+    ablation = Ablation(arms or having(), seeds, first_seed)
+    return {"experiment": "e", "preset": "p", **ablation.config, **others}
+
+
+def test_a_run_grows_by_seeds_and_where_it_goes_on_the_same_way_by_epochs():
+    cosine = having(optim=Optimiser(schedule="cosine"))
+    ends = {"small": cosine["small"]}
+    for held, asked in (
+        (config(), config(seeds=3)),
+        (config(), config(longer())),
+        (config(), config(longer(), seeds=9)),
+        (config(), config(having() | {"small": longer()["small"]})),
+        (config(cosine), config(cosine, seeds=3)),
+        (config(having() | ends), config(longer() | ends)),
+    ):
+        assert grown(held, asked)
+
+
+@pytest.mark.parametrize(
+    ("held", "asked"),
+    [
+        (config(), config(seeds=1)),
+        (config(), config(first_seed=4, seeds=3)),
+        (config(), config({"forward": RUN})),
+        (config(), config(longer(replace(RUN.train, batch_size=17)))),
+        (config(longer()), config()),
+        (config(longer()), config(seeds=3)),
+        (config(), config(seeds=3, experiment="other")),
+        (config(), config(seeds=3, preset="other")),
+        (config(), config(seeds=3, more=1)),
+        (config() | {"seeds": "2"}, config(seeds=3)),
+        (config() | {"arms": {}}, config(seeds=3)),
+        *(
+            (config(having(**ending)), config(longer(**ending)))
+            for ending in (
+                {"optim": Optimiser(1e-2, schedule="cosine")},
+                {"optim": Optimiser(1e-2, schedule="halving")},
+                {"train": replace(RUN.train, patience=3)},
+                {"train": replace(RUN.train, teacher_forcing_end=0.5)},
+            )
+        ),
+    ],
+)
+def test_another_run_is_no_longer_one(held, asked):
+    assert not grown(held, asked)
+
+
+def test_a_workdir_of_another_run_is_refused(finished):
+    with pytest.raises(UserError, match="holds another run"):
+        complete(finished[0], seeds=1)

@@ -1,71 +1,99 @@
 """The command line: presets, settings, and one clear line for what cannot be."""
 
-import dataclasses
 import signal
 import sys
+import typing
+from dataclasses import fields
 from pathlib import Path
-from typing import get_args
 
 import pytest
 
 from s2sjax import cli
-from s2sjax.config import Run, Translation
+from s2sjax.data.addition import Addition
 from s2sjax.errors import Interrupted, UserError
-from s2sjax.taskconfig import Addition
+from s2sjax.study.experiment import Command, Study
+from s2sjax.train.run import Run
 
+SMALL = Study(Run(Addition(digits=2, train=100, dev=10, test=10)), seeds=3)
 PRESETS = {
-    "small": ("two digits", cli.Study(Run(Addition(digits=2)), seeds=3)),
-    "large": ("five digits", cli.Study(Run(Addition(digits=5)))),
+    "small": ("two digits", Command("small", SMALL)),
+    "large": ("five digits", Command("large", Study(Run(Addition(digits=5))))),
 }
 
 
-def parsed(monkeypatch, *arguments: str):
-    monkeypatch.setattr(sys, "argv", ["script.py", *arguments])
-    return cli.parse_study("experiment", "what it is", PRESETS)
+def parsed(monkeypatch, *arguments: str) -> Command:
+    monkeypatch.setattr(sys, "argv", ["experiments/script.py", *arguments])
+    return cli.parse_preset("what it is", PRESETS)
 
 
 def test_a_preset_and_what_is_changed_in_it(monkeypatch):
-    preset, study, workdir = parsed(
-        monkeypatch, "small", "--task.terms", "3", "--seeds", "5", "--first-seed", "7"
-    )
-    assert preset == "small"
-    assert study == cli.Study(Run(Addition(digits=2, terms=3)), 5, 7)
-    assert workdir == Path("runs/experiment/small")
-    assert parsed(monkeypatch, "large", "--workdir", "here")[2] == Path("here")
+    asked = parsed(monkeypatch, "small", "--task.terms", "3", "--seeds", "5", "--first-seed", "7")
+    task = Addition(digits=2, terms=3, train=100, dev=10, test=10)
+    assert asked == Command("small", Study(Run(task), 5, 7))
+    assert parsed(monkeypatch, "large", "--workdir", "here").workdir == Path("here")
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
-        ([], "small"),
-        (["medium"], "medium"),
-        (["small", "--task.digts", "3"], "--task.digts"),
-        (["small", "--task.digits", "three"], "three"),
-        (["small", "--task.operator", "*"], "('+', '-')"),
+        ([], "{first}, not ''; {top}"),
+        (["medium"], "{first}, not 'medium'; {top}"),
+        (["--seeds", "3"], "{first}, not '--seeds'; {top}"),
+        (
+            ["small", "--task.digts", "3"],
+            "Unrecognized options: --task.digts, 3; perhaps --task.digits; {own}",
+        ),
+        (
+            ["small", "--task.digits", "three"],
+            "Error parsing --task.digits: invalid literal for int() with base 10: 'three'; {own}",
+        ),
+        (
+            ["small", "--task.operator", "*"],
+            "invalid choice '*' for argument '--task.operator'. Expected one of ('+', '-'); {own}",
+        ),
         (["small", "--task.digits", "0"], "Addition.digits must be at least 1, not 0"),
-        (["small", "--text.source-order", "reversed"], "--text.source-order"),
-        (["small", "--seeds"], "--seeds"),
+        (
+            ["small", "--text.source-order", "reversed"],
+            "Unrecognized options: --text.source-order, reversed; perhaps --text.source-eos; {own}",
+        ),
+        (["small", "--seeds"], "Missing value for argument '--seeds'. Expected 1 values; {own}"),
+        (["small", "--seeds", "1", "2"], "Unrecognized options: 2; {own}"),
     ],
-)
-def test_a_command_line_that_cannot_be_is_one_clear_line(monkeypatch, arguments, said, capsys):
+)  # fmt: skip
+@pytest.mark.parametrize("columns", [40, 200])
+def test_a_command_line_that_cannot_be_is_one_clear_line(
+    monkeypatch, arguments, message, columns, capsys
+):
+    monkeypatch.setenv("COLUMNS", str(columns))
     with pytest.raises(UserError) as caught:
         parsed(monkeypatch, *arguments)
-    assert said in str(caught.value)
-    assert "\n" not in str(caught.value)
-    assert not set("╭│╰") & set(str(caught.value))
+    words = {
+        "first": "the first word must be a preset, one of small, large",
+        "top": "for help: script.py --help",
+        "own": "for help: script.py small --help",
+    }
+    assert str(caught.value) == message.format(**words)
     assert capsys.readouterr() == ("", "")
 
 
-def test_help_teaches(monkeypatch, capsys):
-    with pytest.raises(SystemExit) as ended:
-        parsed(monkeypatch, "--help")
-    assert ended.value.code == 0
-    assert "two digits" in capsys.readouterr().out
-    with pytest.raises(SystemExit):
-        parsed(monkeypatch, "small", "--help")
-    shown = capsys.readouterr().out
-    assert "--task.digits" in shown
-    assert "Paired seeds" in shown
+@pytest.mark.parametrize(("rule", "edge"), [("───────", "│"), ("-------", " ")])
+def test_colours_and_frames_are_left_out(rule, edge):
+    title = f"\x1b[91m╭─ Title {rule}╮\x1b[0m" if edge == "│" else f" Title\n {rule}"
+    rows = ["wrong.", rule, "Perhaps you meant:", "  --a, --b", "what it is", rule, "For help"]
+    box = "\n".join([title, *(f"{edge} {row} {edge}" for row in rows)])
+    assert cli._one_line(box, "s.py") == "wrong; perhaps --a; for help: s.py --help"
+
+
+def test_help_lists_presets_and_the_settings_of_each(monkeypatch, capsys):
+    for arguments, shown in (
+        (["--help"], ["what it is", "two digits", "five digits"]),
+        (["small", "--help"], ["script.py small", "two digits", "--task.digits", "Paired seeds"]),
+    ):
+        with pytest.raises(SystemExit) as ended:
+            parsed(monkeypatch, *arguments)
+        assert ended.value.code == 0
+        out = capsys.readouterr().out
+        assert all(words in out for words in shown)
 
 
 def missing_file():
@@ -87,7 +115,13 @@ def raising(error: BaseException):
         (raising(Interrupted("stopped", signal.SIGTERM)), 143, "stopped\n"),
         (raising(Interrupted("stopped", signal.SIGINT)), 130, "stopped\n"),
         (raising(KeyboardInterrupt()), 130, "stopped; the same command goes on"),
+        (raising(MemoryError("9 TB")), 2, "error: this does not fit into memory (9 TB)"),
         (missing_file, 2, "error: nowhere/at/all: No such file or directory: check the path"),
+        (
+            raising(UserError("Model.hidden_size must be at least 1")),
+            2,
+            "error: --model.hidden-size must be at least 1\n",
+        ),
     ],
 )
 def test_every_end_has_its_code_and_its_line(body, code, said, capsys):
@@ -97,13 +131,10 @@ def test_every_end_has_its_code_and_its_line(body, code, said, capsys):
     assert capsys.readouterr().err.startswith(said)
 
 
-def test_settings_are_named_as_options_and_every_config_has_a_prefix(capsys):
-    with pytest.raises(SystemExit):
-        cli.main(raising(UserError("Model.hidden_size must be at least 1, not 0")))
-    assert capsys.readouterr().err == "error: --model.hidden-size must be at least 1, not 0\n"
-    fields = [*dataclasses.fields(Run), *dataclasses.fields(Translation)]
-    parts = {f.name: get_args(f.type) or (f.type,) for f in fields if f.name != "seed"}
-    assert {kind.__name__: name for name, kinds in parts.items() for kind in kinds} == cli.OPTIONS
+def test_the_settings_of_every_config_have_a_prefix():
+    hints = typing.get_type_hints(Run)
+    kinds = {f.name: typing.get_args(hints[f.name]) or (hints[f.name],) for f in fields(Run)}
+    assert {kind.__name__: name for name, of in kinds.items() for kind in of} == cli.OPTIONS
 
 
 def test_a_bug_still_shows_where_it_is():

@@ -1,7 +1,6 @@
 """Dates against Babel's own writing, one answer to every text, no date in two questions."""
 
 import itertools
-import json
 import re
 from datetime import date, timedelta
 
@@ -12,14 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from s2sjax import extras
-from s2sjax.cli import OPTIONS
-from s2sjax.config import Run, Text
-from s2sjax.data import Formatter, make_vocabulary
+from s2sjax.data.dates import STYLES, Dates, names, unambiguous_patterns
 from s2sjax.errors import UserError
-from s2sjax.serial import from_json, to_json
-from s2sjax.taskconfig import Addition, Dates, names
-from s2sjax.tasks import Task, make_task
-from s2sjax.tasks.dates import STYLES, DatesTask, almanac
 
 FEW = {"train": 300, "dev": 40, "test": 60}
 SMALL = {"locales": "en_US,de,ru", **FEW}
@@ -28,19 +21,18 @@ CYCLE = [date(2000, 1, 1) + timedelta(i) for i in range(28 * 365 + 7)]
 
 
 def default():
-    return almanac(names(Dates().locales), names(Dates().formats))
+    return unambiguous_patterns(names(Dates().locales), names(Dates().formats))
 
 
 def texts_of(patterns: dict, days: list[date]):
     """Every text of every day, each with its day."""
-    told = [(day.year, day.month, day.day, day.weekday()) for day in days]
     for pattern in itertools.chain(*patterns.values()):
-        yield from zip(pattern.write(told), days, strict=True)
+        yield from ((pattern.write(day), day) for day in days)
 
 
 def kept(locales: str, formats: str = Dates().formats) -> dict[str, list[str]]:
     """Templates in use by locale, shortened: 'EEEE, MMMM d, y'."""
-    patterns = almanac(names(locales), names(formats)).patterns
+    patterns = unambiguous_patterns(names(locales), names(formats)).of_locale
     return {
         name: [re.sub(r"%\((\w+)\)s", r"\1", p.template) for p in of_locale]
         for name, of_locale in patterns.items()
@@ -48,7 +40,7 @@ def kept(locales: str, formats: str = Dates().formats) -> dict[str, list[str]]:
 
 
 def draw(seed: int = 0, **settings) -> dict[str, list[tuple[str, str]]]:
-    return make_task(Dates(**(SMALL | settings))).splits(jax.random.key(seed))
+    return Dates(**(SMALL | settings)).pairs(jax.random.key(seed))
 
 
 # --- how dates are written -------------------------------------------------------------------
@@ -72,7 +64,7 @@ def test_a_format_alone_writes_as_babel_does(locale):
     full_years = [name for name in names(Dates().formats) if "yy" not in patterns[name].pattern]
     assert len(full_years) >= 6
     for name in full_years:
-        ours = almanac((locale,), (name,)).patterns
+        ours = unambiguous_patterns((locale,), (name,)).of_locale
         assert [text for text, _ in texts_of(ours, days)] == [
             by_babel(day, name, locale) for day in days
         ]
@@ -89,17 +81,10 @@ def test_formats_are_what_cldr_has():
 def test_every_blank_is_a_space():
     assert "\u202f" in babel.Locale.parse("ru").date_formats["full"].pattern
     assert any(re.search(r"\d г\.$", source) for source, _ in draw(locales="ru")["train"])
-    assert set(re.findall(r"\s", DatesTask(Dates()).characters)) == {" "}
+    assert set(re.findall(r"\s", Dates().characters)) == {" "}
 
 
 # --- one answer ------------------------------------------------------------------------------
-
-
-def test_no_text_of_the_default_task_is_two_dates():
-    days: dict[str, date] = {}
-    for text, day in texts_of(default().patterns, CYCLE):
-        assert days.setdefault(text, day) == day
-    assert len(days) > 600_000
 
 
 def test_formats_that_could_be_taken_for_another_day_are_left_out_on_both_sides():
@@ -117,11 +102,14 @@ def test_formats_that_could_be_taken_for_another_day_are_left_out_on_both_sides(
 
 
 @pytest.mark.parametrize(
-    "locales", ["en_US,en_GB,fr,pt_PT", "hr,cs,es,dua", "ja,zh,ko", "lt,lv,eu"]
+    "locales",
+    [Dates().locales, "en_US,en_GB,fr,pt_PT", "hr,cs,es,dua", "ja,zh,ko", "lt,lv,eu"],
 )
-def test_no_text_of_other_locales_is_two_dates(locales):
+def test_no_text_is_two_dates(locales):
     days: dict[str, date] = {}
-    for text, day in texts_of(almanac(names(locales), names(Dates().formats)).patterns, CYCLE[::3]):
+    for text, day in texts_of(
+        unambiguous_patterns(names(locales), names(Dates().formats)).of_locale, CYCLE[::3]
+    ):
         assert days.setdefault(text, day) == day
 
 
@@ -132,7 +120,7 @@ def test_the_year_is_the_only_number_of_four_digits():
 def test_a_year_of_two_digits_leaves_the_century_open():
     assert "yy" in babel.Locale.parse("de").date_formats["short"].pattern
     with pytest.raises(UserError, match=r"^Dates.formats: de has none left: .* add full or long$"):
-        almanac(("de",), ("short",))
+        unambiguous_patterns(("de",), ("short",))
 
 
 @pytest.mark.parametrize("skeleton", ["MMMd", "yMMM", "Hm", "GyMMMd", "yw"])
@@ -143,74 +131,42 @@ def test_a_format_that_is_not_a_whole_date_and_only_that_is_left_out(skeleton):
 
 @given(st.dates(date(1900, 1, 1), date(2099, 12, 31)), st.randoms(use_true_random=False))
 def test_every_writing_of_a_date_is_answered_with_it(day, rng):
-    text, _ = rng.choice(list(texts_of(default().patterns, [day])))
-    assert DatesTask(Dates()).answer(text) == day.isoformat()
-
-
-@pytest.mark.parametrize(
-    "source",
-    [
-        "",
-        "yesterday",
-        "2020",
-        "0000",
-        "March 3, 20²0",
-        "Monday, March 2, 2021",  # a Tuesday
-        "February 29, 2021",
-        "February 29, 1900",
-        "February 30, 2020",
-        "March 3, 2100",
-        "March 3, 1899",
-        "March 3, 20",
-        "March 3, 0000",
-        "march 3, 2020",
-        " March 3, 2020",
-        "March 3, 2020 2020",
-        "3 March 2020",  # British
-        "3.4.20",
-        "March 3, ٢٠٢٠",
-        "x" * 1_000,
-        "\n",
-    ],
-)
-def test_what_is_no_date_of_the_task_is_refused(source):
-    message = r"is no date of this run: it takes those of 1900 to 2099, the weekday right, such as "
-    with pytest.raises(UserError, match=message + "'Wednesday, March 14, 1900'$") as error:
-        DatesTask(Dates(**SMALL)).answer(source)
-    assert "\n" not in str(error.value)
-    assert len(str(error.value)) < 250
+    text, _ = rng.choice(list(texts_of(default().of_locale, [day])))
+    assert Dates().answers(text) == (day.isoformat(),)
 
 
 def test_leap_days_are_dates():
-    task = DatesTask(Dates(**SMALL))
-    assert task.answer("February 29, 2000") == "2000-02-29"
-    assert task.answer("29. Februar 2096") == "2096-02-29"
+    assert Dates(**SMALL).answers("29. Februar 2096") == ("2096-02-29",)
+
+
+NO_DATES = """yesterday|2020|0000|March 3, 20²0|Monday, March 2, 2021|February 29, 2021
+February 29, 1900|February 30, 2020|March 3, 2100|March 3, 1899|March 3, 20|March 3, 0000
+march 3, 2020| March 3, 2020|March 3, 2020 2020|3 March 2020|3.4.20|March 3, ٢٠٢٠"""
+
+
+@pytest.mark.parametrize("source", [*re.split("[|\n]", NO_DATES), "", "\n", "x" * 1_000])
+def test_what_is_no_date_of_the_task_is_refused(source):
+    message = r"is no date of this run: it takes those of 1900 to 2099, the weekday right, such as "
+    with pytest.raises(UserError, match=message + "'Wednesday, March 14, 1900'$") as error:
+        Dates(**SMALL).answers(source)
+    assert "\n" not in str(error.value)
+    assert len(str(error.value)) < 250
 
 
 # --- splits ----------------------------------------------------------------------------------
 
 
 def test_no_date_is_in_two_questions_and_all_answers_are_right():
-    split = draw()
-    assert {name: len(rows) for name, rows in split.items()} == FEW
+    split = draw(locales="en_US, de , ru")
     pairs = list(itertools.chain(*split.values()))
     assert len({answer for _, answer in pairs}) == len({source for source, _ in pairs}) == 400
     writings: dict[str, set[str]] = {}
     for text, day in texts_of(
-        almanac(("en_US", "de", "ru"), names(Dates().formats)).patterns,
+        unambiguous_patterns(("en_US", "de", "ru"), names(Dates().formats)).of_locale,
         [date.fromisoformat(answer) for _, answer in pairs],
     ):
         writings.setdefault(day.isoformat(), set()).add(text)
     assert all(source in writings[answer] for source, answer in pairs)
-    task = DatesTask(Dates(**SMALL))
-    assert all(task.answer(source) == answer for source, answer in pairs)
-
-
-def test_splits_are_a_pure_function_of_the_key_and_share_dev_and_test():
-    ours, theirs = draw(0), draw(1)
-    assert draw(0) == ours
-    assert (ours["dev"], ours["test"]) == (theirs["dev"], theirs["test"])
-    assert ours["train"] != theirs["train"]
 
 
 def test_locales_and_their_formats_are_equally_likely():
@@ -234,94 +190,58 @@ def test_years_are_those_asked_for_and_every_date_can_be_asked_for():
 def test_first_and_last_years_there_are(years):
     split = draw(first_year=years[0], last_year=years[1], train=340, dev=10, test=10)
     assert all(answer.startswith(f"{years[0]}-") for _, answer in split["train"])
-    task = DatesTask(Dates(first_year=years[0], last_year=years[1], **FEW | {"train": 200}))
-    assert task.answer(f"March 3, {years[0]}") == f"{years[0]}-03-03"
+    task = Dates(first_year=years[0], last_year=years[1], **FEW | {"train": 200})
+    assert task.answers(f"March 3, {years[0]}") == (f"{years[0]}-03-03",)
 
 
 # --- the task --------------------------------------------------------------------------------
 
 
 def test_characters_and_width_are_those_of_28_years():
-    task = DatesTask(Dates(locales="es,ru", **FEW))
-    texts = [text for text, _ in texts_of(task._almanac.patterns, CYCLE)]
+    task = Dates(locales="es,ru", **FEW)
+    patterns = unambiguous_patterns(("es", "ru"), names(task.formats)).of_locale
+    texts = [text for text, _ in texts_of(patterns, CYCLE)]
     assert set(task.characters) == {*" -0123456789", *"".join(texts)}
     assert list(task.characters) == sorted(set(task.characters))
     assert task.source_width == max(map(len, texts)) == len("miércoles, 20 de septiembre de 2000")
     assert task.target_width == len("2000-09-20")
 
 
-def test_rows_fit_and_hold_no_unknown_character():
-    task, text = DatesTask(Dates(**SMALL)), Text()
-    vocabulary = make_vocabulary(task, text)
-    form = Formatter(task, text, vocabulary)
-    for rows in draw().values():
-        examples = form.examples(rows)
-        assert examples.source.shape[1] == task.source_width + 1
-        assert (examples.source != vocabulary.unk_id).all()
-        assert vocabulary.decode(examples.target[0][1:]) == rows[0][1]
-
-
-def test_it_is_a_task():
-    task = make_task(Dates(**SMALL))
-    assert isinstance(task, Task)
-    assert task == DatesTask(Dates(**SMALL))
-    assert OPTIONS["Dates"] == "task"
-
-
-def test_the_config_survives_json_as_what_it_is():
-    run = Run(Dates(**SMALL))
-    assert from_json(Run, json.loads(json.dumps(to_json(run)))) == run
-    # known by any setting of its own, whatever else an older file lacks
-    assert from_json(Run, {"task": {"locales": "de"}}).task == Dates(locales="de")
-    assert from_json(Run, {"task": {"train": 7, "last_year": 2000}}).task == Dates(
-        train=7, last_year=2000
-    )
-    assert from_json(Run, {"task": {"train": 7}}).task == Addition(train=7)
-
-
-@pytest.mark.parametrize("order", ["digits_reversed", "operands_swapped"])
-def test_dates_have_no_operands(order):
-    message = rf"^Text.source_order {order}: Dates has no operands$"
-    with pytest.raises(UserError, match=message):
-        Run(Dates(), Text(order))
-
-
 # --- what cannot be --------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("setting", ["locales", "formats"])
-@pytest.mark.parametrize("listed", ["", ",", "full,", "full,,long", "full, full", "de,de"])
-def test_lists_are_names_each_once(setting, listed):
-    message = f"Dates.{setting} must be names with commas between them, each once, not {listed!r}"
-    with pytest.raises(UserError, match=f"^{re.escape(message)}$"):
-        Dates(**{setting: listed})
+@pytest.mark.parametrize("listed", ["", ",", "full,", "full,,long", "full, full"])
+def test_lists_are_names_each_once(listed):
+    for name in ("locales", "formats"):
+        message = f"Dates.{name} must be names with commas between them, each once, not {listed!r}"
+        with pytest.raises(UserError, match=f"^{re.escape(message)}$"):
+            Dates(**{name: listed})
 
 
-def test_blanks_in_lists_do_not_matter():
-    assert draw(locales="en_US, de") == draw(locales="en_US,de")
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (
+            {"first_year": 2001, "last_year": 2000},
+            "last_year must be at least Dates.first_year = 2",
+        ),
+        ({"first_year": 999}, "first_year must be at least 1000, not 999"),
+        ({"last_year": 10_000}, "last_year must be at most 9,999, not 10000"),
+        ({"dev": 0}, "dev must be at least 1, not 0"),
+    ],
+)
+def test_years_and_sizes_that_cannot_be_are_refused(settings, message):
+    with pytest.raises(UserError, match=f"^Dates.{message}"):
+        Dates(**settings)
 
 
-def test_years_that_cannot_be_are_refused():
-    with pytest.raises(UserError, match=r"^Dates.last_year must be at least Dates.first_year = 2"):
-        Dates(first_year=2001, last_year=2000)
-    with pytest.raises(UserError, match=r"^Dates.first_year must be at least 1000, not 999$"):
-        Dates(first_year=999)
-    with pytest.raises(UserError, match=r"^Dates.last_year must be at most 9,999, not 10000$"):
-        Dates(last_year=10_000)
-    with pytest.raises(UserError, match=r"^Dates.dev must be at least 1, not 0$"):
-        Dates(dev=0)
-
-
-@pytest.mark.parametrize("locale", ["xx", "en-US", "English", "../de", "ä"])
-def test_a_locale_that_babel_lacks_is_named(locale):
-    message = f"Dates.locales: Babel has no locale {locale!r}; such as en_US, de, pt_BR"
-    with pytest.raises(UserError, match=f"^{re.escape(message)}$"):
-        make_task(Dates(locales=f"de,{locale}", **FEW))
-
-
-def test_a_format_that_no_locale_has_is_named():
+def test_a_locale_and_a_format_that_babel_lacks_are_named():
+    for locale in ("xx", "en-US", "English", "../de", "ä"):
+        message = f"Dates.locales: Babel has no locale {locale!r}; such as en_US, de, pt_BR"
+        with pytest.raises(UserError, match=f"^{re.escape(message)}$"):
+            Dates(locales=f"de,{locale}", **FEW).pinned()
     with pytest.raises(UserError, match=r"^Dates.formats: 'longest' is none of full, long, "):
-        make_task(Dates(formats="full,longest", **FEW))
+        Dates(formats="full,longest", **FEW).pinned()
 
 
 def test_without_babel_the_extra_is_named(monkeypatch):
@@ -329,5 +249,5 @@ def test_without_babel_the_extra_is_named(monkeypatch):
         raise ModuleNotFoundError(name=name)
 
     monkeypatch.setattr(extras.importlib, "import_module", nothing)
-    with pytest.raises(UserError, match=r"package babel: pip install 's2sjax\[text\]'$"):
-        make_task(Dates(locales="ms", **FEW))
+    with pytest.raises(UserError, match=r"the package babel of the extra `text`"):
+        Dates(locales="ms", **FEW).pinned()

@@ -1,10 +1,10 @@
-"""The experiments as a person runs them: killed, resumed, asked, fed nonsense, documented."""
+"""The experiments as a person runs them: stopped, resumed, fed nonsense, documented."""
 
 import json
-import os
 import re
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -13,7 +13,7 @@ from itertools import islice
 from pathlib import Path
 
 import addition_rnn
-import ask
+import attention
 import flax_seq2seq
 import mechanisms
 import numpy as np
@@ -22,19 +22,19 @@ import pytest
 import reverse_vs_forward
 import speed
 import tables
-import translate
+import translation
 
 from s2sjax import cli
-from s2sjax.ablation import Ablation, comparisons
-from s2sjax.config import Translation
-from s2sjax.experiment import Experiment
-from s2sjax.files import read_json
-from s2sjax.fit import evaluate, make_programs
-from s2sjax.group import Group, formatter, updates_per_epoch
-from s2sjax.results import Results, load_results, series, values
+from s2sjax.errors import UserError
+from s2sjax.report.results import Results, load_results, series, values
+from s2sjax.report.stats import prediction
 from s2sjax.serial import config_hash, from_json
-from s2sjax.stats import prediction
-from s2sjax.tasks.questions import file_hash
+from s2sjax.study.ablation import Ablation, comparisons
+from s2sjax.study.answer import draw_lengths, first_questions, held
+from s2sjax.study.experiment import Experiment, Study
+from s2sjax.study.group import Group
+from s2sjax.train.replicas import fetch, stack
+from s2sjax.train.run import Run, make_schedule
 
 SCRIPT = Path(reverse_vs_forward.__file__)
 TINY = shlex.split(
@@ -43,72 +43,105 @@ TINY = shlex.split(
 )
 
 
-def start(folder: Path, **options) -> subprocess.Popen:
-    command = [sys.executable, str(SCRIPT), *TINY, "--workdir", str(folder)]
-    return subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options
-    )
+def start(*command: object) -> subprocess.Popen:
+    """A script in a process of its own."""
+    pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+    return subprocess.Popen([sys.executable, *map(str, command)], text=True, **pipes)
+
+
+def run(monkeypatch, experiment: Experiment, *arguments: object) -> None:
+    """The same in this process."""
+    monkeypatch.setattr(sys, "argv", ["script.py", *map(str, arguments)])
+    experiment.run()
+
+
+def assert_same_runs(folder: Path, other: Path) -> None:
+    """Everything but the time that it took."""
+    assert (folder / "metrics.jsonl").read_bytes() == (other / "metrics.jsonl").read_bytes()
+    reports = [(f / "report.md").read_text().split("It took")[0] for f in (folder, other)]
+    assert reports[0] == reports[1]
+    ended, undisturbed = (dict(load_results(f / "results.json")) for f in (folder, other))
+    assert ended.pop("seconds") > 0 < undisturbed.pop("seconds")
+    assert ended == undisturbed
+
+
+def saved(folder: Path) -> list[Path]:
+    """The checkpoints of its first program."""
+    there = [path for path in folder.glob("checkpoints/1/*") if path.name.isdecimal()]
+    return sorted(there, key=lambda path: int(path.name))
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     folder = tmp_path_factory.mktemp("finished") / "run"
-    process = start(folder)
+    process = start(SCRIPT, *TINY, "--workdir", folder)
     out, err = process.communicate()
     assert (process.returncode, err) == (0, "")
     return folder, out
 
 
-def test_output_without_a_terminal_is_plain_lines_that_open_with_the_plan(finished):
+def test_a_run_shows_plain_lines_and_its_report_has_the_same_tables(finished):
     folder, out = finished
     assert "\x1b" not in out
-    parts = [
-        "Parameters of one replica",
-        "Plan",
-        "1 program to train",
-        "program 1 of 1: forward, reversed",
-        "epoch 1/30",
-        "left\n",
-        "epoch 5/30",
-        "☒",
-        "epoch 30/30",
-    ]
-    parts += ["The notebook's metric", "floor: source never read", "43.30 %"]
-    parts += ["Reversed against forward", "Whole sums right", str(folder / "report.md")[:40]]
-    places = [out.index(part) for part in parts]
+    told = ["Parameters of one replica", "Plan", "1 program to train", "epoch 1/30", "left\n", "☒"]
+    told += ["epoch 30/30", "The notebook's metric", "floor: source never read", "43.30 %"]
+    told += ["What each change does", "Whole sums right", "report and pictures"]
+    places = [out.index(part) for part in told]
     assert places == sorted(places)
-
-
-def test_the_report_shows_its_tables_and_pictures(finished):
-    folder, _ = finished
     report = (folder / "report.md").read_text()
     assert report.startswith("# reverse_vs_forward, smoke")
-    for picture in ("learning_curves.png", "by_position.png", "scores.png"):
-        assert f"]({picture})" in report
-        assert (folder / picture).read_bytes().startswith(b"\x89PNG")
     assert "| forward, 2 seeds" in report
+    for picture in ("curves", "scores", "contrasts", "by_position"):
+        assert f"]({picture}.png)" in report
+        assert (folder / f"{picture}.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_a_killed_run_ends_bit_for_bit_like_one_never_killed(finished, tmp_path):
     folder = tmp_path / "killed"
-    process = start(folder)
-    while process.poll() is None and not (folder / "checkpoints" / "1" / "3").exists():
+    process = start(SCRIPT, *TINY, "--workdir", folder)
+    while process.poll() is None and not saved(folder):
         time.sleep(0.02)
     process.kill()
     process.communicate()
     assert process.returncode == -9
     assert not (folder / "results.json").exists()
-    process = start(folder)
+    process = start(SCRIPT, *TINY, "--workdir", folder)
     out, err = process.communicate()
     assert (process.returncode, err) == (0, "")
-    assert "going on from the checkpoint of epoch" in out
-    for name in ("metrics.jsonl", "learning_curves.png"):
-        assert (folder / name).read_bytes() == (finished[0] / name).read_bytes(), name
-    reports = [(f / "report.md").read_text().split("It took") for f in (folder, finished[0])]
-    assert reports[0][0] == reports[1][0]
-    ended, undisturbed = (dict(load_results(f / "results.json")) for f in (folder, finished[0]))
-    assert ended.pop("seconds") > 0 < undisturbed.pop("seconds")
-    assert ended == undisturbed
+    assert "going on from the checkpoint" in out
+    assert_same_runs(folder, finished[0])
+    assert (folder / "curves.png").read_bytes() == (finished[0] / "curves.png").read_bytes()
+
+
+WAITING = """
+import sys
+from s2sjax.train import loop, progress
+loop.LOOK = 0.02  # several chunks an epoch
+def move(self, epochs):
+    print("moved", flush=True)
+    sys.stdin.readline()
+progress.EpochProgress.move = move
+import flax_seq2seq
+flax_seq2seq.main(flax_seq2seq.EXPERIMENT.run)
+"""
+
+
+def test_sigterm_stops_within_an_epoch_and_the_same_command_goes_on(monkeypatch, tmp_path):
+    options = ["smoke", "--seeds", 1, "--task.train", 40 * 128, "--model.hidden-size", 4]
+    monkeypatch.setenv("PYTHONPATH", str(SCRIPT.parent))
+    process = start("-c", WAITING, *options, "--workdir", tmp_path / "stopped")
+    assert process.stdin is not None
+    assert process.stdout is not None
+    next(line for line in process.stdout if line == "moved\n")
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(40 * "\n", timeout=10)
+    assert process.returncode == 128 + signal.SIGTERM
+    updates = re.search(r"stopped after update (\d+) of 40 \(epoch 1\) and saved", err)
+    assert updates is not None, err
+    assert int(updates[1]) < 40
+    for name in ("stopped", "undisturbed"):
+        run(monkeypatch, flax_seq2seq.EXPERIMENT, *options, "--workdir", tmp_path / name)
+    assert_same_runs(tmp_path / "stopped", tmp_path / "undisturbed")
 
 
 # --- bad input: one line, an exit code, nothing lost -------------------------------------------
@@ -117,8 +150,7 @@ def test_a_killed_run_ends_bit_for_bit_like_one_never_killed(finished, tmp_path)
 def refused(monkeypatch, capsys, module, *arguments: object) -> str:
     """Run a script's body with these arguments; the one line that it is refused with."""
     monkeypatch.setattr(sys, "argv", ["script.py", *map(str, arguments)])
-    scripts = tables.SCRIPTS
-    body = module.EXPERIMENT.run if module in scripts else getattr(module, module.__name__)
+    body = module.EXPERIMENT.run if module in tables.SCRIPTS else getattr(module, module.__name__)
     with pytest.raises(SystemExit) as ended:
         cli.main(body)
     said = capsys.readouterr().err
@@ -129,34 +161,58 @@ def refused(monkeypatch, capsys, module, *arguments: object) -> str:
     return said
 
 
+ARMS = "is set by the arms of this preset"
+NO_SPACES = "--text.source-justify None --text.target-justify None --text.target-eos"
+
+
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("module", "arguments", "said"),
     [
-        (["notbook"], "notbook"),
-        (["smoke", "--task.digts", "3"], "--task.digts"),
-        (["smoke", "--task.digits", "three"], "three"),
-        (["smoke", "--optim.learning-rate", "-1"], "--optim.learning-rate must be at least 0"),
-        (["smoke", "--seeds", "0"], "seeds must be at least 1 and at most 10,000, not 0"),
-        (
-            ["smoke", "--task.digits", "1", "--task.splits", "leak_free"],
-            "1,400 distinct 2-term, 1-digit '+' questions are asked for (train + dev + test) but "
-            "only 55 exist",
-        ),
-        (["smoke", "--workdir", "/dev/null/run"], "/dev/null"),
-        (
-            ["smoke", "--optim.epsilon", "inf"],
-            "--optim.epsilon must be at most 100,000,000, not inf",
-        ),
-        (
-            ["smoke", "--optim.learning-rate", "nan"],
-            "--optim.learning-rate must be at least 0, not nan",
-        ),
-        (["smoke", "--task.digits", "5000"], "--task.digits must be at most 1,000, not 5000"),
+        (reverse_vs_forward, "notbook", "notbook"),
+        (reverse_vs_forward, "smoke --task.digts 3", "--task.digts"),
+        (reverse_vs_forward, "smoke --task.digits three", "three"),
+        (reverse_vs_forward, "smoke --optim.learning-rate -1", "must be at least 0"),
+        (reverse_vs_forward, "smoke --optim.learning-rate nan", "at least 0, not nan"),
+        (reverse_vs_forward, "smoke --seeds 0", "seeds must be at least 1"),
+        (reverse_vs_forward, "smoke --task.digits 1 --task.splits leak_free", "only 55 exist"),
+        (reverse_vs_forward, "smoke --workdir /dev/null/run", "/dev/null"),
+        (reverse_vs_forward, "smoke --task.digits 5000", "--task.digits must be at most 1,000"),
+        (peeky, "saitoh --data no-such-file", "no-such-file cannot be read"),
+        (peeky, f"saitoh --data {__file__}", "line 1 of"),
+        (peeky, "saitoh --text.target-justify None", "--text.target-eos False needs"),
+        (peeky, f"saitoh --text.mask-spaces {NO_SPACES}", "--text.mask-spaces needs"),
+        (peeky, "saitoh --model.cell gru", "--model.hand-over hidden"),
+        (peeky, "saitoh --train.patience 0", "--train.patience must be at least 1"),
+        (peeky, "saitoh --optim.schedule inverse_sqrt", "--optim.warmup"),
+        (peeky, "saitoh --optim.clip 0", "--optim.clip must be above 0"),
+        (peeky, "saitoh --model.peeky", "arms 'forward' and 'forward peeky' have the same"),
+        (addition_rnn, "digits3 --model.decoder state", "go together"),
+        (addition_rnn, "digits3 --train.teacher-forcing 0.5", "reads no symbols"),
+        (addition_rnn, "digits2 --task.train 5000", "only 5,050 exist"),
+        (addition_rnn, "cells --model.cell gru", "'LSTM forward' and 'GRU forward'"),
+        (mechanisms, "quick --train.label-smoothing 1.5", "--train.label-smoothing"),
+        (mechanisms, "quick --model.encoder-layers 0", "--model.encoder-layers"),
+        (mechanisms, "quick --task.operator -", "'forward' and 'subtraction forward'"),
+        (mechanisms, "quick --text.lag 4", "'forward' and 'lag 4 forward'"),
+        (mechanisms, "sizes --task.train 5000", f"--task.train {ARMS}"),
+        (mechanisms, "sizes --train.epochs 9", f"--train.epochs {ARMS}"),
+        (flax_seq2seq, "published --task.operator -", "--task.operator must be +"),
+        (flax_seq2seq, "smoke --train.teacher-forcing 0.5", ARMS),
+        (attention, "copy --model.attention general", f"--model.attention {ARMS}"),
+        (attention, "lengths --model.directions 2", f"--model.directions {ARMS}"),
+        (attention, "copy --model.decoder-layers 3", f"--model.decoder-layers {ARMS}"),
+        (translation, "help --task.train no-such.tsv", "no-such.tsv cannot be read"),
+        (translation, "help --task.trian x", "--task.trian"),
+        (tables, "--check", "--check"),
+        (speed, "--seeds 0", "--seeds must be at least 1"),
     ],
 )
-def test_settings_that_cannot_be_are_refused(monkeypatch, capsys, tmp_path, arguments, said):
+def test_what_cannot_be_is_refused_in_one_line(
+    monkeypatch, capsys, tmp_path, module, arguments, said
+):
     monkeypatch.chdir(tmp_path)
-    assert said in refused(monkeypatch, capsys, reverse_vs_forward, *arguments)
+    monkeypatch.setattr(tables, "blocks", lambda: pytest.fail("the READMEs would be written"))
+    assert said in refused(monkeypatch, capsys, module, *shlex.split(arguments))
     assert not (tmp_path / "runs").exists()
 
 
@@ -170,185 +226,77 @@ def test_a_workdir_with_another_run_is_refused(monkeypatch, capsys, finished):
     assert {p: p.read_bytes() for p in folder.iterdir() if p.is_file()} == before
 
 
-def test_damaged_results_and_checkpoints_are_named(monkeypatch, capsys, finished, tmp_path):
+def test_damaged_files_are_named(monkeypatch, capsys, finished, tmp_path):
     folder = tmp_path / "copy"
     shutil.copytree(finished[0], folder)
-    results, held = ((folder / "results.json").read_text(), load_results(folder / "results.json"))
-    (folder / "results.json").write_text(results[:500])
-    arguments = [*TINY, "--workdir", folder]
-    assert "results.json" in refused(monkeypatch, capsys, reverse_vs_forward, *arguments)
-    assert (folder / "results.json").read_text() == results[:500]
-    assert "results.json" in refused(monkeypatch, capsys, ask, folder, "1+1")
-
-    other = results.replace('"preset": "smoke"', '"preset": "notebook"')
-    (folder / "results.json").write_text(other)
-    said = refused(monkeypatch, capsys, reverse_vs_forward, *arguments)
-    assert "is not of this run (preset: notebook -> smoke)" in said
-    assert (folder / "results.json").read_text() == other
-    (folder / "results.json").write_text('{"records": [], "config": {}}')
-    assert "cannot be used" in refused(monkeypatch, capsys, ask, folder, "1+1")
+    results, kept = ((folder / "results.json").read_text(), load_results(folder / "results.json"))
+    again = [reverse_vs_forward, *TINY, "--workdir", folder]
+    for damaged, said in (
+        (results[:500], "results.json cannot be used"),
+        (results.replace('"preset": "smoke"', '"preset": "notebook"'), "is not of this run"),
+    ):
+        (folder / "results.json").write_text(damaged)
+        assert said in refused(monkeypatch, capsys, *again)
+        assert (folder / "results.json").read_text() == damaged
 
     (folder / "results.json").unlink()
     metrics = (folder / "metrics.jsonl").read_text()
     (folder / "metrics.jsonl").write_text(metrics[: len(metrics) // 2])
-    said = refused(monkeypatch, capsys, reverse_vs_forward, *arguments)
+    said = refused(monkeypatch, capsys, *again)
     assert "metrics.jsonl does not hold the records of the 30 epochs" in said
     (folder / "metrics.jsonl").write_text(metrics)
     reverse_vs_forward.EXPERIMENT.run()  # nothing is lost: not trained again, nor scored
     assert "finished before" in capsys.readouterr().out
-    assert load_results(folder / "results.json")["records"] == held["records"]
+    assert load_results(folder / "results.json")["records"] == kept["records"]
 
     (folder / "results.json").unlink()
     while_training = [m for m in metrics.splitlines() if '"test"' not in m]
     (folder / "metrics.jsonl").write_text("\n".join(while_training) + "\n")
-    for data in (folder / "checkpoints" / "1" / "30").rglob("d/*"):
+    last = saved(folder)[-1]
+    for data in last.rglob("d/*"):
         data.write_bytes(data.read_bytes()[:100])
-    said = refused(monkeypatch, capsys, reverse_vs_forward, *arguments)
-    assert "checkpoints/1/30 is damaged" in said
+    assert f"checkpoints/1/{last.name} is damaged" in refused(monkeypatch, capsys, *again)
     assert not (folder / "results.json").exists()
 
 
+# --- presets and what is told of them ----------------------------------------------------------
+
+
+def ablations() -> list[tuple[str, Experiment, str]]:
+    """Every preset whose files are here, or that needs none."""
+    there = [name for name, *_ in tables.presets() if not name.startswith("translation.")]
+    return [preset for preset in tables.presets() if preset[0] in there]
+
+
 @pytest.mark.parametrize(
-    ("question", "said"),
-    [
-        ("1x+1", "'1x+1' is no question of this run"),
-        ("123+1", "at most 2 digits joined by '+', such as 12+12"),
-        ("1+1+1", "2 numbers"),
-        ("", "'' is no question"),
-    ],
+    ("experiment", "preset"), [pytest.param(*p[1:], id=p[0]) for p in ablations()]
 )
-def test_questions_that_are_none_are_refused(monkeypatch, capsys, finished, question, said):
-    assert said in refused(monkeypatch, capsys, ask, finished[0], question)
-
-
-def test_asking_what_is_not_there_is_refused(monkeypatch, capsys, finished, tmp_path):
-    assert "does not exist" in refused(monkeypatch, capsys, ask, tmp_path, "1+1")
-    said = refused(monkeypatch, capsys, ask, finished[0], "1+1", "--seed", "7")
-    assert "seed 7 was not run; there are 0 to 1" in said
-
-
-def test_tables_takes_no_settings_and_writes_nothing_then(monkeypatch, capsys):
-    monkeypatch.setattr(tables, "blocks", lambda: pytest.fail("the READMEs would be written"))
-    assert "--check" in refused(monkeypatch, capsys, tables, "--check")
-
-
-# --- good input --------------------------------------------------------------------------------
-
-
-def test_a_finished_run_answers_questions(finished):
-    environment = os.environ | {"COLUMNS": "200"}
-    answered = subprocess.run(
-        [sys.executable, ask.__file__, str(finished[0])],
-        input="12+34\n\n9+1\n",
-        capture_output=True,
-        text=True,
-        env=environment,
-        check=True,
-    )
-    assert answered.stderr == ""
-    assert "12+34 = 46" in answered.stdout
-    assert "9+1 = 10" in answered.stdout
-    rows = [line for line in answered.stdout.splitlines() if line.startswith("│ ")]
-    assert [row.split()[1] for row in rows] == ["forward", "reversed"] * 2
-    assert all("␣ given" in row and "%" in row and "of 2" in row for row in rows)
-
-
-@pytest.mark.slow
-def test_speed_is_measured(capsys):
-    table = dict(speed.measure(speed.Speed(seeds=1, epochs=1)).rows)
-    assert table["replicas"] == "2"
-    assert float(table["compiling the training program"].split()[0]) > 0
-    assert "in all" in table["updates a second, replicas in turns"]
+def test_every_preset_is_an_ablation_with_its_comparisons(experiment, preset):
+    ablation, pairs = experiment.ablation(preset), experiment.pairs(preset)
+    predicted = [(p.a, p.b) for of in experiment.predictions(preset).values() for p in of]
+    assert {arm for pair in pairs for arm in pair} <= {*ablation.arms}
+    assert {*predicted, *experiment.gains(preset).values()} <= {*pairs}
+    assert Ablation.from_config(json.loads(json.dumps(ablation.config))) == ablation
 
 
 def test_presets_are_what_they_are_named_for():
-    studies = {name: study for name, (_, study) in reverse_vs_forward.PRESETS.items()}
-    notebook, clean = studies["notebook"].run, studies["clean"].run
+    notebook, clean = (reverse_vs_forward.PRESETS[name][1].run for name in ("notebook", "clean"))
     assert (notebook.task.train, notebook.task.test, notebook.task.digits) == (5_000, 1_000, 3)
     assert (notebook.train.epochs, notebook.train.batch_size) == (200, 128)
     assert (notebook.model.hidden_size, notebook.model.init) == (128, "keras")
     assert (notebook.optim.learning_rate, notebook.optim.epsilon) == (1e-3, 1e-7)
-    assert studies["notebook"].seeds == studies["clean"].seeds == 10
-    assert (studies["one_unit"].run.model.hidden_size, studies["one_unit"].run.train.epochs) == (
-        1,
-        30,
+    assert (clean.text.start, clean.text.source_justify, clean.task.splits) == (
+        *("bos", None, "leak_free"),
     )
-    assert (clean.text.start, clean.text.justify, clean.task.splits) == ("bos", None, "leak_free")
-    assert len(formatter(notebook).vocabulary) == 13
-
-
-NO_SPACES = ["--text.justify", "None", "--text.target-eos"]
-
-
-@pytest.mark.parametrize(
-    ("module", "arguments", "said"),
-    [
-        (peeky, ["saitoh", "--data", "no-such-file"], "no-such-file cannot be read"),
-        (peeky, ["saitoh", "--data", __file__], "line 1 of"),
-        (peeky, ["saitoh", "--text.justify", "None"], "--text.target-eos False needs"),
-        (peeky, ["saitoh", "--text.mask-spaces", *NO_SPACES], "--text.mask-spaces needs"),
-        (peeky, ["saitoh", "--model.cell", "gru"], "--model.hand-over hidden"),
-        (peeky, ["saitoh", "--train.patience", "0"], "--train.patience must be at least 1"),
-        (peeky, ["saitoh", "--optim.schedule", "inverse_sqrt"], "--optim.warmup"),
-        (addition_rnn, ["digits3", "--model.decoder", "state"], "go together"),
-        (addition_rnn, ["digits3", "--train.teacher-forcing", "0.5"], "reads no symbols"),
-        (addition_rnn, ["digits2", "--task.train", "5000"], "only 5,050 exist"),
-        (mechanisms, ["quick", "--train.label-smoothing", "1.5"], "--train.label-smoothing"),
-        (mechanisms, ["quick", "--model.encoder-layers", "0"], "--model.encoder-layers"),
-        (flax_seq2seq, ["published", "--task.operator", "-"], "--task.operator must be +"),
-        (peeky, ["saitoh", "--optim.clip", "0"], "--optim.clip must be above 0"),
-        (peeky, ["saitoh", "--model.peeky"], "arms 'forward' and 'forward peeky' have the same"),
-        (mechanisms, ["quick", "--task.operator", "-"], "'forward' and 'subtraction forward'"),
-        (mechanisms, ["quick", "--text.lag", "4"], "'forward' and 'lag 4 forward'"),
-        (addition_rnn, ["cells", "--model.cell", "gru"], "'LSTM forward' and 'GRU forward'"),
-        (mechanisms, ["sizes", "--task.train", "5000"], "--task.train is set by the arms"),
-        (mechanisms, ["sizes", "--train.epochs", "9"], "--train.epochs is set by the arms"),
-        (flax_seq2seq, ["smoke", "--train.teacher-forcing", "0.5"], "is set by the arms"),
-    ],
-)
-def test_settings_that_do_not_go_together_are_refused(
-    monkeypatch, capsys, tmp_path, module, arguments, said
-):
-    monkeypatch.chdir(tmp_path)
-    assert said in refused(monkeypatch, capsys, module, *arguments)
-    assert not (tmp_path / "runs").exists()
-
-
-@pytest.mark.parametrize("experiment", tables.EXPERIMENTS.values(), ids=lambda e: e.name)
-def test_every_preset_is_an_ablation_with_its_comparisons(experiment):
-    for preset, (_, study) in experiment.presets.items():
-        ablation = experiment.ablation(preset)
-        compared = {arm for pair in experiment.pairs(preset, study) for arm in pair}
-        assert compared <= set(ablation.arms), preset
-        assert Ablation.from_config(json.loads(json.dumps(ablation.config))) == ablation
-
-
-def test_the_controls_differ_in_what_they_are_named_for():
-    ablation = mechanisms.EXPERIMENT.ablation("quick")
-    told = [p for group in mechanisms.PREDICTIONS.values() for p in group]
-    assert {arm for p in told for arm in (p.a, p.b)} <= set(ablation.arms)
+    assert len(notebook.form.source) == 13
+    quick = mechanisms.EXPERIMENT.ablation("quick")
     data_only = {"digits reversed", "operands swapped", "subtraction reversed", "rate x 3, forward"}
-    assert data_only < set(ablation.groups[0].arms)  # no program of their own
-    updates = [
-        run.train.epochs * updates_per_epoch(run)
-        for run in mechanisms.EXPERIMENT.ablation("sizes").arms.values()
-    ]
+    assert data_only < {*quick.groups["1"].arms}  # no program of their own
+    sizes = mechanisms.EXPERIMENT.ablation("sizes").arms.values()
+    updates = [run.train.epochs * make_schedule(run).updates for run in sizes]
     assert max(updates) < 1.02 * min(updates)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("experiment", tables.EXPERIMENTS.values(), ids=lambda e: e.name)
-def test_smoke_runs_from_the_command_line_to_the_report(monkeypatch, capsys, tmp_path, experiment):
-    """Every script's smoke preset, a minute or two in all."""
-    folder = tmp_path / "run"
-    monkeypatch.setattr(sys, "argv", ["script.py", "smoke", "--workdir", str(folder)])
-    experiment.run()
-    out = capsys.readouterr().out
-    assert "report and pictures" in out
-    assert (folder / "report.md").read_text().startswith(f"# {experiment.name}, smoke")
-    results = load_results(folder / "results.json")
-    experiment.cover(results, folder / "cover.png")
-    assert (folder / "cover.png").read_bytes().startswith(b"\x89PNG")
+    trained_on = [flax_seq2seq.trained_on(s.run) for _, s in flax_seq2seq.PRESETS.values()]
+    assert trained_on == ["90 % of them trained on", "6 % of them trained on"]
 
 
 def test_a_file_of_questions_is_pinned_whatever_the_experiment(tmp_path):
@@ -356,14 +304,63 @@ def test_a_file_of_questions_is_pinned_whatever_the_experiment(tmp_path):
     path.write_text("".join(f"{a}+{a + 7}_{2 * a + 7}\n" for a in range(50)))
     study = addition_rnn.PRESETS["smoke"][1]
     task = replace(study.run.task, train=45, dev=10, test=5, file=str(path))
-    study = replace(study, run=replace(study.run, task=task))
-    arms = addition_rnn.EXPERIMENT.ablation("smoke", study).arms
-    assert {run.task.sha256 for run in arms.values()} == {file_hash(str(path))}
+    arms = addition_rnn.EXPERIMENT.ablation("smoke", Study(replace(study.run, task=task))).arms
+    assert {run.task.sha256 for run in arms.values()} == {task.pinned().sha256} != {None}
+
+
+def test_translation_writes_the_numbers_of_smoke_and_compares_both_orders(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    assert translation.number_words(21) == ("ein und zwanzig", "twenty one")
+    assert translation.number_words(9_320)[0] == "neun tausend drei hundert zwanzig"
+    experiment, study = translation.EXPERIMENT, translation.PRESETS["smoke"][1]
+    experiment.prepare("smoke", study)
+    experiment.prepare("smoke", study)  # the same again
+    arms = experiment.ablation("smoke").arms
+    assert {run.task.sha256 for run in arms.values()} != {None}
+    for name, (b, a) in experiment.gains("smoke").items():
+        forward, backward = arms[a], arms[b]
+        assert (forward.text.source_order, backward.text.source_order) == ("forward", "reversed")
+        assert forward == replace(backward, text=forward.text)
+        assert (forward.model.attention is None) == name.startswith("no attention")
+    assert {*experiment.gains("smoke").values()} < {*experiment.pairs("smoke")}
+    path = Path(study.run.task.train)
+    path.write_text("mine\tyours\n")
+    with pytest.raises(UserError, match="holds something else: move it"):
+        experiment.prepare("smoke", study)
+    assert path.read_text() == "mine\tyours\n"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("experiment", tables.EXPERIMENTS.values(), ids=lambda e: e.name)
+def test_smoke_runs_from_the_command_line_to_the_report(monkeypatch, capsys, tmp_path, experiment):
+    monkeypatch.chdir(tmp_path)
+    run(monkeypatch, experiment, "smoke")
+    assert "report and pictures" in capsys.readouterr().out
+    folder = tmp_path / "runs" / experiment.name / "smoke"
+    report = (folder / "report.md").read_text()
+    assert report.startswith(f"# {experiment.name}, smoke")
+    assert ("alignments.png" in report) == (experiment.name in ("attention", "translation"))
+    results = load_results(folder / "results.json")
+    experiment.cover(results, folder / "cover.png")
+    assert (folder / "cover.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.slow
+def test_speed_is_measured(monkeypatch):
+    monkeypatch.setattr(speed, "SOURCES", 200)
+    monkeypatch.setattr(speed, "TARGETS", 200)
+    group = speed.pairs_group(2, translation.SMOKE, 300)
+    lengths = np.concatenate([split.lengths for split in group.rows("train")])
+    assert np.abs(lengths.mean(axis=0) - (13.4, 15.0)).max() < 1
+    told = dict(speed.measure(group, rival=True).rows)
+    assert told["replicas"] == "2"
+    assert "in all" in told["updates a second, replicas vmapped"]
+    assert float(told["target symbols a second of a replica, end symbols counted"][:1]) > 0
 
 
 # --- what is committed -------------------------------------------------------------------------
 
-COMMITTED = sorted({*tables.RESULTS.glob("*.json")} - {*tables.TRANSLATED})
+COMMITTED = sorted(tables.RESULTS.glob("*.json"))
 of_committed = pytest.mark.parametrize("path", COMMITTED, ids=lambda path: path.stem)
 
 
@@ -373,12 +370,21 @@ def study_of(path: Path) -> tuple[Experiment, str]:
     return tables.EXPERIMENTS[name], preset
 
 
-def test_the_readmes_show_the_committed_results():
-    known = tables.blocks()
+def test_the_readmes_show_the_committed_results_and_pictures():
+    known, shown = tables.blocks(), []
     for path in tables.READMES:
         readme = path.read_text(encoding="utf-8")
         assert tables.filled(readme, known) == readme, "run: make tables"
+        pictures = re.findall(r"\]\((\S+\.png)\)", readme)
+        assert all((path.parent / picture).exists() for picture in pictures)
+        shown += pictures
     assert "<!-- begin published -->" in readme
+    assert "experiments/results/reverse_vs_forward.notebook.png" in shown
+    wrong = "<!-- begin peeky.saitoh.no_such -->\n<!-- end peeky.saitoh.no_such -->"
+    with pytest.raises(UserError, match=r"no result has: peeky\.saitoh\.no_such"):
+        tables.filled(wrong, known)
+    later = wrong.replace("saitoh.no_such", "smoke.scores")
+    assert "not run yet" in tables.filled(later, known)
 
 
 @of_committed
@@ -386,49 +392,32 @@ def test_committed_results_are_of_the_preset_as_it_is(path):
     results = load_results(path)
     experiment, preset = study_of(path)
     assert (results["experiment"], results["preset"]) == (experiment.name, preset)
-    ablation = experiment.ablation(preset)
-    assert Ablation.from_config(results["config"]) == ablation
     assert config_hash(results["config"]) == results["config_hash"]
-    held = {(r["arm"], r["seed"]) for r in results["records"] if r["split"] == "test"}
-    assert held == {replica for group in ablation.groups for replica in group.replicas}
-
-
-@pytest.mark.parametrize("path", tables.TRANSLATED, ids=lambda path: path.stem)
-def test_committed_translations_are_of_the_preset_as_it_is(path):
-    results = read_json(path, "restore it")
-    assert config_hash(results["config"]) == results["config_hash"]
-    run, own = (
-        from_json(Translation, results["config"]),
-        translate.PRESETS[results["preset"]][1],
-    )
-    of_the_corpus = ("train", "dev", "test", "cut", "sha256")
-    given = {name: getattr(run.sentences, name) for name in of_the_corpus}
-    assert run == replace(own, sentences=replace(own.sentences, **given))
-
-
-def test_the_readmes_show_pictures_that_are_there():
-    shown = []
-    for path in tables.READMES:
-        pictures = re.findall(r"\]\((\S+\.png)\)", path.read_text(encoding="utf-8"))
-        assert all((path.parent / picture).exists() for picture in pictures)
-        shown += pictures
-    assert "experiments/results/reverse_vs_forward.notebook.png" in shown
+    config, study = results["config"], experiment.presets[preset][1]
+    held = {arm: from_json(Run, run, arm) for arm, run in config["arms"].items()}
+    own = experiment.arms(preset, study)
+    if experiment is translation.EXPERIMENT:  # of which only the files' hash is known
+        task = next(iter(held.values())).task
+        own = {arm: replace(run, task=task) for arm, run in own.items()}
+    assert held == own
+    assert (config["seeds"], config["first_seed"]) == (study.seeds, study.first_seed)
+    scored = {(r["arm"], r["seed"]) for r in results["records"] if r["split"] == "test"}
+    assert scored == {(arm, seed) for arm in held for seed in range(study.seeds)}
 
 
 @of_committed
 def test_committed_comparisons_follow_from_the_committed_records(path):
     results = load_results(path)
     experiment, preset = study_of(path)
-    pairs = experiment.pairs(preset, experiment.presets[preset][1])
-    again = comparisons(results["records"], pairs, experiment.metrics)
+    again = comparisons(results["records"], experiment.pairs(preset), experiment.metrics)
     assert json.loads(json.dumps(again)) == results["comparisons"]
 
 
 def changed(results: Results, **settings: object) -> Results:
     """The same results, as if every arm had other settings of its training."""
     results = json.loads(json.dumps(results))
-    for run in results["config"]["arms"].values():
-        run["train"] |= settings
+    for arm in results["config"]["arms"].values():
+        arm["train"] |= settings
     return results
 
 
@@ -440,16 +429,12 @@ def test_only_a_preset_as_it_is_is_held_against_what_was_published(name):
     experiment = tables.EXPERIMENTS[results["experiment"]]
     figures = [*experiment.published(results["preset"])]
     assert experiment.figures(results) == figures != []
-    of_before_there_was_patience = name == "reverse_vs_forward.notebook"
-    assert (
-        "patience" in results["config"]["arms"]["forward"]["train"]
-    ) != of_before_there_was_patience
     seeds = results | {"config": results["config"] | {"seeds": 3, "first_seed": 7}}
     assert experiment.figures(seeds) == figures
     assert experiment.figures(changed(results, epochs=7)) == []
     on_a_file = changed(results)
-    for run in on_a_file["config"]["arms"].values():
-        run["task"] |= {"file": "sums.txt", "sha256": "c0ffee", "splits": "leak_free"}
+    for arm in on_a_file["config"]["arms"].values():
+        arm["task"] |= {"file": "sums.txt", "sha256": "c0ffee", "splits": "leak_free"}
     assert experiment.figures(on_a_file) == (figures if name == "peeky.saitoh" else [])
 
 
@@ -460,13 +445,9 @@ def test_a_changed_run_is_told_without_the_epochs_that_were_published(tmp_path):
     assert "published" not in told
     assert told["claims"].rows[1][-1] == "held: 10 of 10 seeds by epoch 29"
     addition_rnn.EXPERIMENT.cover(results, tmp_path / "cover.png")
-    notebook = load_results(tables.RESULTS / "reverse_vs_forward.notebook.json")
-    rows = [
-        reverse_vs_forward.tables(r)["notebook"].rows
-        for r in (notebook, changed(notebook, shown=2))
-    ]
-    assert rows[0][0][0] == "notebook, forward, one run"
-    assert rows[1] == tuple(r for r in rows[0][2:] if "one more seed" not in r[0])
+    forward, backward = addition_rnn.claims_of(addition_rnn.runs_of(results), None).rows
+    assert (forward[1], backward[1]) == ("–", "50k, 100 epochs")
+    assert forward[-3:] == backward[-3:] == ("–", "–", "not run yet")
 
 
 def test_presets_without_results_stand_in_the_tables_of_what_was_published():
@@ -476,10 +457,6 @@ def test_presets_without_results_stand_in_the_tables_of_what_was_published():
         *(f"addition_rnn.digits{n}" for n in (2, 3, 4, 5)),
         "flax_seq2seq.published",
     }
-    runs = addition_rnn.EXPERIMENT.ablation("digits5").arms
-    forward, backward = addition_rnn.claims_table(runs, None).rows
-    assert (forward[1], backward[1]) == ("–", "550k, 30 epochs")
-    assert forward[-3:] == backward[-3:] == ("–", "–", "not run yet")
 
 
 @pytest.mark.parametrize(
@@ -493,44 +470,69 @@ def test_presets_without_results_stand_in_the_tables_of_what_was_published():
     ],
 )
 def test_a_claim_is_held_against_the_seeds_that_were_there_by_its_epoch(reached, last, said):
-    assert addition_rnn.held(reached, 55, last) == said
+    assert held(reached, 55, last) == said
 
 
-def test_newly_drawn_is_not_unseen():
-    smoke, full = (
-        flax_seq2seq.trained_on(flax_seq2seq.PRESETS[preset][1].run)
-        for preset in ("smoke", "published")
-    )
-    assert full == "newly drawn, 90 % of them trained on"
-    assert smoke == "newly drawn, 6 % of them trained on"
+def test_lengths_that_are_drawn_together_count_by_their_questions(monkeypatch, tmp_path):
+    results = load_results(tables.RESULTS / "attention.lengths.json")
+    drawn = []
+    monkeypatch.setattr("s2sjax.study.answer.share_by", lambda *arguments: drawn.append(arguments))
+    draw_lengths(results, tmp_path / "cover.png")
+    ((shares, counts, *_),) = drawn
+    asked = np.array([len(source) for source, _ in first_questions(results)])
+    assert [*counts] == [f"{n}–{n + 1}" for n in range(3, 20, 2)]
+    for arm, of in shares.items():
+        for label, seeds in of.items():
+            pair = [int(n) for n in label.split("–")]
+            numbers = [(asked == n).sum() for n in pair]
+            metrics = [f"free_running/exact_match/length_{n}" for n in pair]
+            right = [
+                np.multiply(values(results, arm, m), n)
+                for m, n in zip(metrics, numbers, strict=True)
+            ]
+            assert counts[label] == sum(numbers)
+            np.testing.assert_allclose(seeds, sum(right) / sum(numbers))
 
 
-def updates_to_a_record(path: Path) -> int:
-    """Updates until the first records of a committed file."""
+# --- the same again ----------------------------------------------------------------------------
+
+
+def train(group: Group, epochs: int):
+    """Train without looking: stack, state, and the losses of the last epoch."""
+    runs = group.stack()
+    programs, (bucket,), n = runs.programs, runs.schedule.buckets, len(runs.train[0].lengths)
+    state, losses = group.begin(runs)
+    examples = stack([split.examples for split in runs.train], programs.mesh)
+    nothing = [np.float32(np.nan)] * len(runs.labels)
+    for _ in range(epochs):
+        order = fetch(programs.order(n)(state), len(runs.labels))
+        batches = (stack([*x], programs.mesh) for x in runs.schedule.batches(order, 0))
+        whole = (examples, *batches, 0, runs.schedule.updates)
+        state, losses, _ = programs.train_chunk(bucket)(state, losses, *whole)
+        state = programs.close_epoch(state, stack(nothing, programs.mesh))
+    return runs, state, fetch(losses, len(runs.labels))
+
+
+def _first_records(path: Path):
+    """A committed file to train again to its first records; None where that takes too long."""
     experiment, preset = study_of(path)
-    run = experiment.ablation(preset).run
-    return run.train.eval_every * updates_per_epoch(run)
-
-
-def _slow_unless_first(path: Path):
+    run = experiment.presets[preset][1].run
+    if run.task.sizes is None:
+        return None
+    updates = run.train.eval_every * make_schedule(run).updates
     marks = () if path.stem.startswith("reverse_vs_forward") else pytest.mark.slow
-    return pytest.param(path, marks=marks, id=path.stem)
+    return pytest.param(path, marks=marks, id=path.stem) if updates < 1_000 else None
 
 
-@pytest.mark.parametrize(
-    "path", [_slow_unless_first(p) for p in COMMITTED if updates_to_a_record(p) < 1_000]
-)
+@pytest.mark.parametrize("path", [p for p in map(_first_records, COMMITTED) if p is not None])
 def test_the_first_epochs_are_those_committed(path):
     committed = load_results(path)
     experiment, preset = study_of(path)
     ablation = experiment.ablation(preset)
-    first, seed = ablation.groups[0], ablation.first_seed + ablation.seeds - 1
+    first, seed = next(iter(ablation.groups.values())), ablation.first_seed + ablation.seeds - 1
     group = Group(dict(islice(first.arms.items(), 2)), 1, seed)
-    programs = make_programs(group.trainer, group.mesh)
-    state, train = group.init(programs), group.examples("train")
     epochs = group.run.train.eval_every
-    for _ in range(epochs):
-        state, losses = programs.train_epoch(state, train)
+    *_, losses = train(group, epochs)
     for mean, arm in zip(losses.mean(axis=1), group.arms, strict=True):
         of_seeds = series(committed, arm, "epoch_loss", "train")
         off = {s: abs(float(mean) - loss[epochs]) for s, loss in of_seeds.items()}
@@ -544,13 +546,10 @@ def test_the_gap_is_there_in_a_seed_never_run_before():
     """All 200 epochs, a minute: a fresh seed falls where the committed ones say it would."""
     fresh = int(np.random.SeedSequence().generate_state(1)[0]) % 2**30
     study = reverse_vs_forward.PRESETS["notebook"][1]
-    ablation = reverse_vs_forward.EXPERIMENT.ablation("notebook", cli.Study(study.run, 1, fresh))
-    (group,) = ablation.groups
-    programs = make_programs(group.trainer, group.mesh)
-    state, train = group.init(programs), group.examples("train")
-    for _ in range(study.run.train.epochs):
-        state, _ = programs.train_epoch(state, train)
-    count = evaluate(programs, state.params, group.examples("test")).counts["teacher_forced/all"]
+    ablation = reverse_vs_forward.EXPERIMENT.ablation("notebook", Study(study.run, 1, fresh))
+    (group,) = ablation.groups.values()
+    runs, state, _ = train(group, study.run.train.epochs)
+    count = runs.score(state.params, group.rows("test")).counts["teacher_forced/all"]
     committed = load_results(tables.RESULTS / "reverse_vs_forward.notebook.json")
     for score, arm in zip(count.right / count.of, group.arms, strict=True):
         low, high = prediction(values(committed, arm, "teacher_forced/all"))

@@ -1,48 +1,71 @@
-"""The README's map of the package is true: every file is on it, and imports point one way."""
+"""The README's map of the package is true: every file is on it, and imports run one way."""
 
 import ast
 import re
+import subprocess
+import sys
 from pathlib import Path
 
-import s2sjax
-
-PACKAGE = Path(s2sjax.__file__).parent
-README = (PACKAGE.parent / "README.md").read_text(encoding="utf-8")
-
-
-def rows() -> dict[str, int]:
-    """Row of every file or folder of the package in the README's map, from the top."""
-    table = README[README.index("| file | what it holds |") :].split("\n\n")[0]
-    cells = [line.split("|")[1] for line in table.splitlines()[2:]]
-    names = [(name, row) for row, cell in enumerate(cells) for name in re.findall("`(.*?)`", cell)]
-    return {name.removesuffix(".py").removesuffix("/"): row for name, row in names}
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "s2sjax"
+LINE = [
+    {"errors", "files", "extras", "serial", "cli"},
+    {"config"},
+    {"data", "model", "report"},
+    {"train"},
+    {"study"},
+    {"analysis"},
+    {"experiments"},
+]
+LEVEL = {room: level for level, rooms in enumerate(LINE) for room in rooms}
+FILES = [p for folder in (PACKAGE, ROOT / "experiments") for p in sorted(folder.rglob("*.py"))]
 
 
 def imports(path: Path) -> set[str]:
-    """Names directly below s2sjax that a file imports."""
+    """Rooms of the package that a file imports from, wherever in the file it does."""
     found = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] == "s2sjax":
-            inside = (node.module or "").split(".")[1:2]
-            found |= set(inside or [alias.name for alias in node.names])
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            module = f"{node.module}." if isinstance(node, ast.ImportFrom) else ""
+            names = [module + alias.name for alias in node.names]
+            found |= {name.split(".")[1] for name in names if name.startswith("s2sjax.")}
     return found
 
 
-def test_every_file_is_on_the_map():
-    files = {path.stem for path in PACKAGE.iterdir() if path.suffix == ".py" or path.is_dir()}
-    assert set(rows()) == files - {"__init__", "__pycache__"}
+def test_every_file_is_on_the_map_and_in_its_room():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    lines = text.partition("## The house\n")[2].partition("\n## ")[0].splitlines()
+    rows = [line.split("|")[1:3] for line in lines if line.startswith("| `")]
+    named = [re.findall("`(.*?)`", room + files) for room, files in rows]
+    shown = [room.removeprefix("s2sjax/") + file for room, *files in named for file in files]
+    on_disk = [p.relative_to(PACKAGE).as_posix() for p in PACKAGE.rglob("*.py")]
+    assert sorted(shown) == sorted(f for f in on_disk if not f.endswith("__init__.py"))
+    rooms = {room.strip("/") for room, *_ in named} - {"s2sjax"}
+    assert rooms == {"data", "model", "train", "report", "study", "analysis"}
 
 
-def test_imports_point_up_the_map_only():
-    row, seen = rows(), 0
-    for path in PACKAGE.rglob("*.py"):
-        name = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
-        for imported in imports(path) if name != "__init__" else ():
-            assert row[imported] <= row[name], f"{name} imports {imported}"
+def test_imports_run_one_way():
+    seen = 0
+    for path in FILES:
+        room = path.relative_to(ROOT).with_suffix("").parts[path.is_relative_to(PACKAGE)]
+        for imported in imports(path) if room != "__init__" else ():
+            alike = imported == room or (LEVEL[room], LEVEL[imported]) == (0, 0)
+            assert alike or LEVEL[imported] < LEVEL[room], f"{path} imports from {imported}"
             seen += 1
-    assert seen > 50
+    assert seen > 100
+
+
+def test_reports_need_no_jax_and_imports_print_nothing():
+    modules = [".".join(path.relative_to(ROOT).with_suffix("").parts) for path in FILES]
+    reports = [name for name in modules if name.startswith("s2sjax.report.")]
+    others = [name for name in modules if name.startswith("s2sjax.")]
+    code = f"import {', '.join(reports)}, sys\n"
+    code += "assert not {'jax', 'jaxlib', 'flax'} & {*sys.modules}\n"
+    code += f"import {', '.join(others)}"
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert (shown.returncode, shown.stdout) == (0, ""), shown.stderr
 
 
 def test_no_file_is_long():
-    for path in [*PACKAGE.rglob("*.py"), *(PACKAGE.parent / "experiments").glob("*.py")]:
+    for path in FILES:
         assert len(path.read_text(encoding="utf-8").splitlines()) <= 400, path

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from s2sjax.linear import affine, look_up, matmul
+from s2sjax.model.linear import affine, look_up, matmul
 
 ROWS, INNER, WIDTH = 6, 200, 7
 

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from s2sjax.losses import token_losses, weighted_mean
+from s2sjax.train.losses import token_losses, weighted_mean
 
 BATCH, TIME, VOCAB = 3, 4, 7
 rng = np.random.default_rng(0)

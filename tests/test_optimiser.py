@@ -10,7 +10,7 @@ import optax
 import pytest
 
 from s2sjax.config import Optimiser
-from s2sjax.optimiser import step_size, transformation
+from s2sjax.train.optimiser import step_size, transformation
 
 UPDATES, WARMUP = 200, 30
 PARAMS = {"w": jnp.array([[0.3, -1.2, 2.0]]), "b": jnp.zeros(2)}

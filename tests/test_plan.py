@@ -1,13 +1,21 @@
-"""What is about to run, told before it does."""
+"""What is about to run, shown before it does."""
 
 from dataclasses import replace
 
-from s2sjax.ablation import Ablation
-from s2sjax.config import Model, Optimiser, Run, Text, Training
-from s2sjax.plan import parameter_count, parameter_table, plan_table, program_table
-from s2sjax.taskconfig import Addition
+from s2sjax.config import Model, Optimiser, Text, Training
+from s2sjax.data.tasks import Addition, Sentences
+from s2sjax.study.ablation import Ablation
+from s2sjax.study.plan import (
+    pairs_table,
+    parameter_count,
+    parameter_table,
+    plan_table,
+    program_table,
+)
+from s2sjax.train.run import Run
 
-NOTEBOOK = Run(Addition(splits="independent"), Text(justify="right", start="first_target"))
+RIGHT = Text(source_justify="right", target_justify="right", start="first_target")
+NOTEBOOK = Run(Addition(splits="independent"), RIGHT)
 BACKWARD = replace(NOTEBOOK, text=replace(NOTEBOOK.text, source_order="reversed"))
 ARMS = {
     "forward": NOTEBOOK,
@@ -43,7 +51,7 @@ def test_the_plan_of_arms_of_several_lengths():
     assert plan["seeds"] == "3 (7 to 9), the same for every arm"
 
 
-def test_every_program_is_told_with_its_arms_its_size_and_its_reason():
+def test_every_program_is_shown_with_its_arms_its_size_and_its_reason():
     ablation = Ablation(ARMS, 10, 0)
     table = program_table(ablation)
     assert table.title == "3 programs to train"
@@ -59,3 +67,25 @@ def test_every_program_is_told_with_its_arms_its_size_and_its_reason():
         "1 program to train",
         (("1", "forward", "147,085", "the first"),),
     )
+
+
+def test_what_was_read_from_files(tmp_path):
+    (tmp_path / "train.tsv").write_text("a b c\tx y\na b c\tx\nno tab\na\tx y z\n" + "b\tx\n" * 3)
+    (tmp_path / "dev.tsv").write_text("a q\tx x\n")
+    task = Sentences(str(tmp_path / "train.tsv"), dev=str(tmp_path / "dev.tsv"), test_share=0.4)
+    run = Run(
+        task,
+        Text("words", "characters", longest=4),
+        train=Training(tokens_per_batch=20, buckets=2),
+    )
+    made = pairs_table(Ablation({"arm": run}, 1, 0))
+    assert made is not None
+    table = dict(made.rows)
+    form = run.form
+    assert (
+        table["vocabularies: words and characters"] == f"{len(form.source)} and {len(form.target)}"
+    )
+    assert table["unknown symbols of dev"] == "33.3% and 0.0%"  # q, of a, q and the end
+    assert table["pairs that are too long, left out"] == "1"
+    assert "1 of 7 lines skipped" in table["train"]
+    assert pairs_table(Ablation({"arm": NOTEBOOK}, 1, 0)) is None

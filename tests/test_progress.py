@@ -6,7 +6,7 @@ import re
 import pytest
 from rich.console import Console
 
-from s2sjax.progress import EpochProgress, duration
+from s2sjax.train.progress import EpochProgress, duration
 
 
 def shown(*, terminal: bool) -> str:
@@ -15,7 +15,7 @@ def shown(*, terminal: bool) -> str:
     with EpochProgress(console, 3, 6) as progress:
         progress.advance(4, None)
         progress.advance(5, None)
-        progress.show([("1+1", "2", [("forward", "2"), ("reversed", "3")])])
+        progress.show([("1+1", "2", [("forward", "2", True), ("reversed", "3", False)])])
         progress.advance(6, "forward 34.3 %")
     return stream.getvalue()
 

@@ -7,10 +7,13 @@ import pytest
 from fake_results import EXACT, LOSS, SCORES, make_results
 from rich.console import Console
 
-from s2sjax.report import (
+from s2sjax.report.stats import compare, interval, prediction
+from s2sjax.report.tables import (
     Picture,
     Table,
     comparison_table,
+    difference,
+    lower_is_better,
     metric_name,
     number,
     per_seed_table,
@@ -21,7 +24,6 @@ from s2sjax.report import (
     score_table,
     write_report,
 )
-from s2sjax.stats import compare, interval, prediction
 
 
 def parse(markdown: str) -> list[list[str]]:
@@ -60,17 +62,53 @@ def test_a_score_is_the_mean_with_its_interval():
 
 
 @pytest.mark.parametrize(
-    ("metric", "words"),
+    ("metric", "words", "shown", "apart"),
     [
-        ("loss", "loss, nats per token"),
-        ("teacher_forced/all", "token accuracy, teacher-forced"),
-        ("free_running/exact_match", "exact match, free-running"),
-        ("free_running/position_12", "accuracy at position 12, free-running"),
-        ("keras/padded", "keras/padded"),
+        ("loss", "loss, nats per token", "0.2500", "+0.2500"),
+        ("loss/length_8+", "loss, nats per token, length 8+", "0.2500", "+0.2500"),
+        ("teacher_forced/all", "token accuracy, teacher-forced", "25.0 %", "+25.0"),
+        ("free_running/exact_match", "exact match, free-running", "25.0 %", "+25.0"),
+        ("free_running/position_12", "accuracy at position 12, free-running", "25.0 %", "+25.0"),
+        (
+            "free_running/exact_match/length_3",
+            "exact match, free-running, length 3",
+            "25.0 %",
+            "+25.0",
+        ),
+        ("keras/padded", "keras/padded", "25.0 %", "+25.0"),
+        ("symbol_error_rate", "symbol error rate", "25.0 %", "+25.0"),
+        ("perplexity", "perplexity", "0.25", "+0.25"),
+        ("BLEU", "BLEU", "0.2", "+0.2"),
+        ("BLEU/length_1-7", "BLEU, length 1-7", "0.2", "+0.2"),
+        ("chrF", "chrF", "0.2", "+0.2"),
     ],
 )
-def test_metrics_have_names(metric, words):
+def test_a_metric_has_a_name_and_a_unit_everywhere(metric, words, shown, apart):
     assert metric_name(metric) == words
+    assert quantity(0.25, metric) == shown
+    assert difference(0.25, None, metric) == apart
+    results = make_results({"a": {metric: [0.25]}, "b": {metric: [0.5]}})
+    assert score_table(results, {"x": metric}).rows[0] == ("a, 1 seed", shown)
+    assert per_seed_table(results, metric).title.startswith(words)
+    assert per_seed_table(results, metric).rows[0][1] == shown.removesuffix(" %")
+    assert comparison_table(results).rows[0][3:5] == (shown, apart)
+
+
+def test_lower_is_better_for_losses_and_errors_only():
+    lower = (
+        "loss",
+        "epoch_loss",
+        "perplexity",
+        "symbol_error_rate",
+        "loss/length_3",
+        "a/symbol_error_rate",
+    )
+    assert all(map(lower_is_better, lower))
+    assert not any(map(lower_is_better, ("BLEU", "chrF", EXACT, "BLEU/length_1-7")))
+
+
+def test_a_run_of_one_arm_has_nothing_to_compare():
+    assert comparison_table({**make_results(), "comparisons": []}).rows == ()
 
 
 # --- tables -----------------------------------------------------------------------------------
@@ -121,7 +159,7 @@ def test_terminal_takes_brackets_literally_and_never_splits_a_word():
 
 
 def test_a_row_of_another_length_is_refused():
-    with pytest.raises(ValueError, match="has 2 columns, but a row has 1 cells"):
+    with pytest.raises(ValueError, match="has 2 columns, but a row has 1"):
         Table("T", ("a", "b"), (("1",),))
 
 
@@ -281,20 +319,17 @@ def test_replacing_twice_changes_nothing():
 
 
 @pytest.mark.parametrize(
-    ("text", "message"),
+    "text",
     [
-        ("nothing", "needs one '<!-- begin one -->'.*has neither"),
-        ("<!-- begin one -->", r"has \['begin'\]"),
-        ("<!-- end one --><!-- begin one -->", r"has \['end', 'begin'\]"),
-        (README + README, r"has \['begin', 'end', 'begin', 'end'\]"),
-        (
-            "<!-- begin one --><!-- begin two --><!-- end one --><!-- end two -->",
-            "marker inside: '<!-- begin two -->'",
-        ),
+        "nothing",
+        "<!-- begin one -->",
+        "<!-- end one --><!-- begin one -->",
+        README + README,
+        "<!-- begin one --><!-- begin two --><!-- end one --><!-- end two -->",
     ],
 )
-def test_wrong_markers_are_refused(text, message):
-    with pytest.raises(ValueError, match=message):
+def test_wrong_markers_are_refused(text):
+    with pytest.raises(ValueError, match="Block 'one' needs '<!-- begin one -->' once"):
         replace_blocks(text, {"one": "new"})
 
 

@@ -1,6 +1,10 @@
 """Reading a results.json, refusing a damaged one, picking numbers from it."""
 
 import json
+from collections.abc import Callable
+from functools import reduce
+from pathlib import Path
+from typing import Any
 
 import pytest
 from fake_results import EXACT, LOSS, make_results
@@ -8,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from s2sjax.errors import UserError
-from s2sjax.report import comparison_table, score_table
-from s2sjax.results import arms, by_seed, dump_results, load_results, series, values
+from s2sjax.report.results import arms, by_seed, dump_results, load_results, series, values
+from s2sjax.report.tables import comparison_table, score_table
 
 
 def test_results_are_read_as_they_were_written(tmp_path):
@@ -49,72 +53,80 @@ def test_a_series_of_a_committed_run_is_one_line_for_all_seeds():
     assert sum(line.startswith('{"arm"') for line in text.splitlines()) == 4  # arms x metrics
 
 
-@pytest.mark.parametrize(
-    "harm",
-    [
-        lambda line: line.pop("epochs"),
-        lambda line: line["epochs"].pop(),
-        lambda line: line.update(values=[1, 2]),
-        lambda line: line["values"].update(x=[1, 2]),
-    ],
-    ids=["no epochs", "too few epochs", "no seeds", "a seed that is no number"],
-)
-def test_damaged_series_are_refused(tmp_path, harm):
-    results = json.loads(dump_results(make_results()))
-    harm(results["series"][1])
+def test_a_run_of_one_arm_has_no_comparisons(tmp_path):
     path = tmp_path / "results.json"
-    path.write_text(json.dumps(results))
-    with pytest.raises(UserError, match="cannot be used"):
+    path.write_text(dump_results({**make_results(), "comparisons": []}))
+    assert load_results(path)["comparisons"] == []
+
+
+def refused(path: Path, text: str) -> str:
+    """The message, in one line, with which a file of that text is refused."""
+    path.write_text(text)
+    with pytest.raises(UserError) as error:
         load_results(path)
-
-
-def damaged(change: str) -> str:
-    """A results.json with one thing wrong."""
-    results = make_results()
-    match change:
-        case "cut":
-            return json.dumps(results)[:-40]
-        case "list":
-            return "[]"
-        case "nan":
-            results["records"][0]["value"] = float("nan")
-        case "no config":
-            del results["config"]
-        case "no seed":
-            del results["records"][3]["seed"]
-        case "text value":
-            results["records"][2]["value"] = "0.5"
-        case "no record":
-            results["records"][1] = None
-        case "twice":
-            results["records"].append(results["records"][0] | {"value": 0.5})
-        case "comparison":
-            del results["comparisons"][1]["ci95"]
-    return json.dumps(results)
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ("cut", "Expecting|Unterminated"),
-        ("list", "its content is a list, not an object"),
-        ("nan", "it holds NaN"),
-        ("no config", "its 'config' is missing or not a dict"),
-        ("no seed", r"its records\[3\] has no usable 'seed'"),
-        ("text value", r"its records\[2\] has no usable 'value'"),
-        ("no record", r"its records\[1\] has no usable 'arm'"),
-        ("twice", r"its records\[24\] repeats an earlier one"),
-        ("comparison", r"its comparisons\[1\] has no usable 'ci95'"),
-    ],
-)
-def test_damaged_results_are_refused_in_a_sentence(tmp_path, change, message):
-    path = tmp_path / "results.json"
-    path.write_text(damaged(change))
-    with pytest.raises(UserError, match=message) as error:
-        load_results(path)
-    assert str(error.value).startswith(str(path))
+    assert str(error.value).startswith(f"{path} cannot be used, ")
     assert "restore it, or delete it and run the experiment" in str(error.value)
     assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("harm", "message"),
+    [
+        (lambda line: line.pop("epochs"), "series[1] has no 'epochs'"),
+        (lambda line: line["epochs"].pop(), "series[1] is damaged at seed '2'"),
+        (lambda line: line.update(values=[1, 2]), "series[1]: values is of type list, not dict"),
+        (lambda line: line["values"].update(x=[1, 2]), "series[1] is damaged at seed 'x'"),
+        (lambda line: line["values"].update({"1": [1, None]}), "values[1][1] is of type NoneType"),
+    ],
+)
+def test_damaged_series_are_refused(tmp_path, harm, message):
+    results = json.loads(dump_results(make_results()))
+    harm(results["series"][1])
+    assert message in refused(tmp_path / "results.json", json.dumps(results))
+
+
+def without(key: str, *path: Any) -> Callable[[Any], Any]:
+    return lambda results: reduce(lambda value, i: value[i], path, results).pop(key)
+
+
+def record(**values: Any) -> Callable[[Any], Any]:
+    return lambda results: results["records"][2].update(values)
+
+
+@pytest.mark.parametrize(
+    ("harm", "message"),
+    [
+        (without("config"), "has no 'config'"),
+        (without("seed", "records", 3), "records[3] has no 'seed'"),
+        (without("ci95", "comparisons", 1), "comparisons[1] has no 'ci95'"),
+        (lambda results: results.update(config=[]), "config is of type list, not dict"),
+        (lambda results: results.update(records=[]), "it holds no records"),
+        (lambda results: results["records"].insert(1, None), "records[1] is of type NoneType"),
+        (lambda results: results["comparisons"][0].update(ci95=[1.0]), "ci95 has 1 items, not 2"),
+        (record(seed="3"), "records[2]: seed is of type str, not int"),
+        (record(seed=1.5), "records[2]: seed is of type float, not int"),
+        (record(seed=True), "records[2]: seed is of type bool, not int"),
+        (record(value="0.5"), "records[2]: value is of type str, not float"),
+        (record(value=float("nan")), "records[2]: value is not a finite number"),
+        (record(value=-float("inf")), "records[2]: value is not a finite number"),
+        (record(value=10**400), "records[2]: value is not a finite number"),
+        (record(seed=1), "it holds two records of ('forward', 1, 'test', 2,"),
+    ],
+)
+def test_damaged_results_are_refused_in_a_sentence(tmp_path, harm, message):
+    results = make_results()
+    harm(results)
+    assert message in refused(tmp_path / "results.json", json.dumps(results))
+
+
+def test_what_is_no_results_json_is_refused(tmp_path):
+    path = tmp_path / "results.json"
+    assert "its content is of type list" in refused(path, "[]")
+    assert "cannot be used" in refused(path, json.dumps(make_results())[:-40])
+    assert "nested too deeply" in refused(path, "[" * 200_000)
+    number = json.dumps(make_results()).replace("0.61", "1e999")
+    assert "value is not a finite number" in refused(path, number)
 
 
 def test_missing_and_binary_results_are_refused(tmp_path):
@@ -144,5 +156,7 @@ def test_missing_records_are_named_with_what_there_is():
         values(results, "forward", "bleu", "dev")
     last = {"seed": 1, "arm": "forward", "epoch": 2, "metric": EXACT}
     short = [r for r in results["records"] if any(r[key] != last[key] for key in last)]
-    with pytest.raises(ValueError, match=r"Seeds \[1\] of arm 'forward' have no .* at epoch 2"):
+    with pytest.raises(
+        ValueError, match=r"Seeds \[1\] of arm 'forward' lack .* at the last epoch, 2"
+    ):
         values({**results, "records": short}, "forward", EXACT)

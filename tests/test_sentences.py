@@ -1,8 +1,9 @@
-"""Sentence pairs: read, with every way a file can be wrong; filtered; split without leaks."""
+"""Sentence pairs: read, with every way a file can be wrong, and split without leaks."""
 
+import gzip
 import hashlib
 import itertools
-import math
+import os
 import random
 import re
 from pathlib import Path
@@ -11,18 +12,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from s2sjax.data.sentences import PairFile, Sentences, files_of, source_type
 from s2sjax.errors import UserError
-from s2sjax.sentences import (
-    Corpus,
-    read_aligned,
-    read_pairs,
-    source_type,
-    split,
-)
 
 PAIRS = [("ein hund .", "a dog ."), ("zwei männer", "two men"), ("雪", "snow")]
-COLUMNS = "a line must be SOURCE, one tab, TARGET"
-BOTH = "a line must have text in both"
+RIGHT = "a line must be SOURCE, one tab, TARGET"
 
 quickly = settings(derandomize=True, max_examples=100)
 
@@ -33,8 +27,17 @@ def written(folder: Path, content: str | bytes, name: str = "pairs.tsv") -> str:
     return str(path)
 
 
+def read(path: str, columns: str | None = None) -> tuple[list[tuple[str, str]], str]:
+    found, summary = PairFile(path, columns).read()
+    return found["train"], summary
+
+
 def refused(message: str):
     return pytest.raises(UserError, match=f"^{re.escape(message)}$")
+
+
+def tsv(folder: Path, pairs, name: str = "pairs.tsv") -> str:
+    return written(folder, "".join(f"{s}\t{t}\n" for s, t in pairs), name)
 
 
 # --- files that are right --------------------------------------------------------------------
@@ -43,163 +46,149 @@ def refused(message: str):
 @pytest.mark.parametrize("end", ["\n", "\r\n"])
 @pytest.mark.parametrize("mark", ["", "\ufeff"])
 @pytest.mark.parametrize("last", [True, False])
-def test_line_ends_and_a_byte_order_mark_do_not_matter(tmp_path, end, mark, last):
+def test_line_ends_a_byte_order_mark_and_gzip_do_not_matter(tmp_path, end, mark, last):
     rows = [map("\t".join, PAIRS), *zip(*PAIRS, strict=True)]
     texts = [mark + end.join(row) + end * last for row in rows]
     whole, source, target = (written(tmp_path, text, str(i)) for i, text in enumerate(texts))
-    assert read_pairs(whole) == read_aligned(source, target) == Corpus(PAIRS, [])
+    packed = written(tmp_path, gzip.compress(texts[0].encode()), "pairs.tsv.gz")
+    for path in (whole, f"{source},{target}", f"{source} , {target}", packed):
+        assert read(path) == (PAIRS, "3 pairs, no line skipped")
 
 
-def test_nothing_but_a_line_feed_ends_a_line(tmp_path):
-    sides = ("a\u2028b\x0bc", "d\x85e\x0cf\x1cg\rh")
-    text = "\t".join(sides) + "\n"
-    assert read_pairs(written(tmp_path, text)).pairs == [sides]
-    source, target = (written(tmp_path, side, name) for side, name in zip(sides, "st", strict=True))
-    assert read_aligned(source, target).pairs == [sides]
-
-
-def test_blanks_around_a_side_are_taken_off_and_those_inside_are_kept(tmp_path):
-    path = written(tmp_path, "  a  b \t\u00a0c \r\n")
-    assert read_pairs(path) == Corpus([("a  b", "c")], [])
-
-
-def test_a_tab_in_an_aligned_file_is_a_blank_like_any_other(tmp_path):
+def test_nothing_but_a_line_feed_ends_a_line_and_blanks_inside_a_side_are_kept(tmp_path):
+    sides = ("a\u2028b\x0bc", "d\x85e\x0cf\x1cg\rh  i")
+    assert read(tsv(tmp_path, [sides]))[0] == [sides]
+    two = [written(tmp_path, side, name) for side, name in zip(sides, "st", strict=True)]
+    assert read(",".join(two))[0] == [sides]
+    assert read(written(tmp_path, "  a  b \t\u00a0c \r\n"))[0] == [("a  b", "c")]
     source, target = written(tmp_path, "a\tb\n", "s"), written(tmp_path, "c\n", "t")
-    assert read_aligned(source, target).pairs == [("a\tb", "c")]
+    assert read(f"{source},{target}")[0] == [("a\tb", "c")]  # a tab like any other blank
 
 
-# --- lines that are wrong --------------------------------------------------------------------
-
-BAD = ["one column", "a\tb\tc", "\tb", "a\t", "", " \t ", "a\t \t", "  "]
-WHY = [
-    "no tab", "more than one tab", "no source", "no target",
-    "blank", "blank", "more than one tab", "blank",
-]  # fmt: skip
-
-
-def test_a_line_that_is_no_pair_is_skipped_with_its_number_and_the_reason(tmp_path):
-    lines = ["a\tb", *BAD, "c\td"]
-    corpus = read_pairs(written(tmp_path, "\n".join(lines) + "\n"))
-    assert corpus.pairs == [("a", "b"), ("c", "d")]
-    assert corpus.skipped == list(enumerate(WHY, start=2))
+def test_a_file_whose_name_has_a_comma_is_one_file(tmp_path):
+    """Fault 6."""
+    path = tsv(tmp_path, PAIRS, "de, en.tsv")
+    assert files_of(path) == (path,)
+    assert read(path)[0] == PAIRS
+    assert files_of("no.de, no.en") == ("no.de", "no.en")
 
 
-def test_lines_are_numbered_from_1_behind_a_byte_order_mark(tmp_path):
-    assert read_pairs(written(tmp_path, "\ufeff\r\na\tb\r\n")).skipped == [(1, "blank")]
-
-
-def test_an_aligned_line_without_text_in_both_is_skipped(tmp_path):
-    source, target = written(tmp_path, "a\n\n \nd\n", "s"), written(tmp_path, "w\nx\n\n\n", "t")
-    assert read_aligned(source, target) == Corpus(
-        [("a", "w")], [(2, "no source"), (3, "blank"), (4, "no target")]
+def test_columns_can_be_chosen_and_a_tab_at_the_end_begins_none(tmp_path):
+    """Fault 16."""
+    lines = [f"{n}\t{s}\t{n}\t{t}\tCC-BY" for n, (s, t) in enumerate(PAIRS)]
+    path = written(tmp_path, "\n".join([*lines, "0\ta", "", "1\t\t2\tb"]))
+    assert read(path, " 2, 4") == (
+        PAIRS,
+        "3 of 6 lines skipped: fewer than 4 columns (line 4); blank (line 5); no source (line 6)",
     )
+    assert read(path, "4,2")[0] == [pair[::-1] for pair in PAIRS]
+    assert read(written(tmp_path, "".join(f"{s}\t{t}\t \n" for s, t in PAIRS)))[0] == PAIRS
+    for wrong in ("1", "1,2,3", "0,1", "a,b", "1,-2", "", "1,²"):
+        with refused(
+            f"Sentences.columns must be two numbers from 1 on, such as 1,2, not {wrong!r}"
+        ):
+            Sentences(columns=wrong)
 
 
-@pytest.mark.parametrize(
-    ("skipped", "summary"),
-    [
-        ([], "3 pairs, no line skipped"),
-        ([(2, "blank")], "1 of 4 lines skipped: blank (line 2)"),
-        (
-            [(2, "no tab"), (3, "blank"), (6, "blank")],
-            "3 of 6 lines skipped: blank (lines 3, 6); no tab (line 2)",
-        ),
-        (
-            [(n, "no tab") for n in range(1_000, 1_005)],
-            "5 of 8 lines skipped: no tab (lines 1,000, 1,001, 1,002, 1,003, 1,004)",
-        ),
-        (
-            [(n, "no tab") for n in range(7, 2_007)],
-            "2,000 of 2,003 lines skipped: no tab (lines 7, 8, 9, 10, 11 and 1,995 more)",
-        ),
-    ],
-)
-def test_the_summary_is_one_line_with_the_first_numbers(skipped, summary):
-    assert Corpus(PAIRS, skipped).summary() == summary
+# --- lines and files that are wrong ----------------------------------------------------------
 
 
-# --- files that are wrong --------------------------------------------------------------------
+def test_lines_that_are_no_pairs_are_skipped_with_their_numbers_and_reasons(tmp_path):
+    bad = ["one column", "a\tb\tc", "\tb", "a\t", "", " \t ", "a\t \t", "  "]
+    text = "\n".join(["a\tb", *bad, "c\td"])
+    assert read(written(tmp_path, text)) == (
+        [("a", "b"), ("c", "d")],
+        "8 of 10 lines skipped: blank (lines 6, 7, 9); no target (lines 5, 8); no tab (line 2); "
+        "more than one tab, see Sentences.columns (line 3); no source (line 4)",
+    )
+    summary = read(written(tmp_path, "\ufeff\r\n" + "x\n" * 1_200 + "a\tb"))[1]
+    assert summary == (
+        "1,201 of 1,202 lines skipped: no tab (lines 2, 3, 4, 5, 6 and 1,195 more); blank (line 1)"
+    )
+    source, target = written(tmp_path, "a\n\n \nd\n", "s"), written(tmp_path, "w\nx\n\n\n", "t")
+    reasons = "no source (line 2); blank (line 3); no target (line 4)"
+    assert read(f"{source},{target}") == ([("a", "w")], f"3 of 4 lines skipped: {reasons}")
 
 
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        ("", f"is empty: {COLUMNS}"),
-        ("\ufeff", f"is empty: {COLUMNS}"),
-        ("\n\n", f"has no sentence pair: {COLUMNS}; 2 of 2 lines skipped: blank (lines 1, 2)"),
-        ("a b", f"has no sentence pair: {COLUMNS}; 1 of 1 lines skipped: no tab (line 1)"),
+        ("", f"is empty: {RIGHT}"),
+        ("\n\n", f"has no pair: {RIGHT}; 2 of 2 lines skipped: blank (lines 1, 2)"),
         (
             "Go.\tVa !\tCC-BY 2.0\n" * 9,
-            f"has no sentence pair: {COLUMNS}; 9 of 9 lines skipped: "
-            "more than one tab (lines 1, 2, 3, 4, 5 and 4 more)",
+            f"has no pair: {RIGHT}; 9 of 9 lines skipped: "
+            "more than one tab, see Sentences.columns (lines 1, 2, 3, 4, 5 and 4 more)",
         ),
-        (b"a\tb\n\xe4\tb\n", "is no UTF-8 text: byte 5, in line 2, is 0xe4; save it as UTF-8"),
-        (b"\xef\xbb\xbfa\xff", "is no UTF-8 text: byte 5, in line 1, is 0xff; save it as UTF-8"),
-        (b"a\tb\xe9\x9b", "is no UTF-8 text: byte 4, in line 1, is 0xe9; save it as UTF-8"),
-        (b"a\tb\n\n\nc\0", "is no UTF-8 text: byte 8, in line 4, is 0x00; save it as UTF-8"),
-        (b"\x89PNG\r\n\x1a\n", "is no UTF-8 text: byte 1, in line 1, is 0x89; save it as UTF-8"),
-        (
-            "a\tb\n".encode("utf-16"),
-            "is no UTF-8 text: byte 1, in line 1, is 0xff; save it as UTF-8",
-        ),
-        (
-            "a\tb\n".encode("utf-16-le"),
-            "is no UTF-8 text: byte 2, in line 1, is 0x00; save it as UTF-8",
-        ),
-        (bytes(10_000), "is no UTF-8 text: byte 1, in line 1, is 0x00; save it as UTF-8"),
     ],
 )
-def test_a_file_that_cannot_be_used_is_refused(tmp_path, content, reason):
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_file_without_a_pair_is_refused_with_the_reasons_streamed_too(
+    tmp_path, content, reason, stream
+):
+    """Fault 17d."""
     path = written(tmp_path, content)
     with refused(f"{path} {reason}"):
-        read_pairs(path)
+        Sentences(path, stream=stream).corpus()
+
+
+@pytest.mark.parametrize(
+    ("content", "line", "reason"),
+    [
+        (b"a\tb\n\xe4\tb\n", 2, "can't decode byte 0xe4"),
+        (b"a\tb\n\n\nc\0", 4, "it has a zero byte"),
+        (b"\x89PNG\r\n\x1a\n", 1, "can't decode byte 0x89"),
+        ("a\tb\n".encode("utf-16"), 1, "can't decode byte 0xff"),
+        ("a\tb\n".encode("utf-16-le"), 1, "it has a zero byte"),
+        (bytes(10_000), 1, "it has a zero byte"),
+    ],
+)
+def test_what_is_no_utf_8_text_is_refused_with_its_line(tmp_path, content, line, reason):
+    path = written(tmp_path, content)
+    message = rf"^line {line} of {path} is no UTF-8 text \(.*{reason}.*\): save it as UTF-8$"
+    with pytest.raises(UserError, match=message):
+        read(path)
 
 
 @pytest.mark.parametrize(
     ("make", "reason"),
     [
-        (lambda path: None, "No such file or directory"),
-        (lambda path: path.mkdir(), "Is a directory"),
-        (lambda path: path.symlink_to(path), "Too many levels of symbolic links"),
+        (lambda path: None, "cannot be read: No such file or directory"),
+        (lambda path: path.symlink_to(path), "cannot be read: Too many levels of symbolic links"),
+        (lambda path: path.mkdir(), "is no regular file: pairs are read more than once"),
+        (os.mkfifo, "is no regular file: pairs are read more than once"),
     ],
+    ids=["none", "loop", "folder", "pipe"],
 )
-def test_a_file_that_cannot_be_read_is_refused(tmp_path, make, reason):
-    path, good = tmp_path / "missing", written(tmp_path, "a\tb\n")
+def test_a_file_that_cannot_be_read_twice_is_refused_in_one_line(tmp_path, make, reason):
+    """Fault 26g."""
+    path, good = tmp_path / "missing", tsv(tmp_path, PAIRS)
     make(path)
-    for attempt in (
-        lambda: read_pairs(str(path)),
-        lambda: read_aligned(str(path), good),
-        lambda: read_aligned(good, str(path)),
+    for task in (
+        Sentences(str(path)),
+        Sentences(f"{good},{path}"),
+        Sentences(good, test=str(path)),
     ):
-        with refused(f"{path} cannot be read: {reason}"):
-            attempt()
+        with refused(f"{path} {reason}"):
+            task.pairs()
+
+
+def test_a_damaged_gzip_file_is_refused_in_one_line(tmp_path):
+    packed = gzip.compress("".join(f"{n}\t{n * n}\n" for n in range(99)).encode())
+    for content in (b"a\tb\n", packed[:-20], packed[:20] + b"\xff" * 9 + packed[29:]):
+        path = written(tmp_path, content, "pairs.gz")
+        with pytest.raises(UserError, match=f"^{path} cannot be read: .+"):
+            read(path)
 
 
 def test_aligned_files_of_different_lengths_are_refused(tmp_path):
-    source, target = written(tmp_path, "a\nb\n", "s"), written(tmp_path, "c\nd\n\n", "t")
-    with refused(
-        f"{source} has 2 lines and {target} 3: "
-        "each line of one must be the translation of the same line of the other"
-    ):
-        read_aligned(source, target)
-
-
-@pytest.mark.parametrize(
-    ("source", "target", "reason"),
-    [
-        ("", "", f"is empty: {BOTH}"),
-        (
-            "a\n\n",
-            "\nb\n",
-            f"has no sentence pair: {BOTH}; "
-            "2 of 2 lines skipped: no target (line 1); no source (line 2)",
-        ),
-    ],
-)
-def test_aligned_files_without_a_pair_are_refused(tmp_path, source, target, reason):
-    paths = written(tmp_path, source, "s"), written(tmp_path, target, "t")
-    with refused(f"{paths[0]} with {paths[1]} {reason}"):
-        read_aligned(*paths)
+    short, long = written(tmp_path, "a\nb\n", "s"), written(tmp_path, "c\nd\n\n", "t")
+    for one, other in ((short, long), (long, short)):
+        with refused(f"{one} and {other} are not aligned: only one has a line 3"):
+            read(f"{one},{other}")
+    none = written(tmp_path, "", "none")
+    with refused(f"{none} and {none} is empty: a line must have text in both files"):
+        read(f"{none},{none}")
 
 
 @quickly
@@ -207,20 +196,30 @@ def test_aligned_files_without_a_pair_are_refused(tmp_path, source, target, reas
 def test_whatever_a_file_holds_it_is_read_or_refused_in_one_line(tmp_path_factory, content):
     path = tmp_path_factory.getbasetemp() / "any.tsv"
     path.write_bytes(content)
-    corpus, message = None, ""
+    pairs, message = [], ""
     try:
-        corpus = read_pairs(str(path))
+        pairs, _ = read(str(path))
     except UserError as error:
         message = str(error)
-    if corpus is None:
-        assert message.startswith(str(path))
-        assert message.isprintable()
-    else:
-        assert corpus.pairs
-        assert all(side == side.strip() != "" for pair in corpus.pairs for side in pair)
-        assert len(corpus.pairs) + len(corpus.skipped) == len(
-            content.split(b"\n")
-        ) - content.endswith(b"\n")
+    assert bool(pairs) == (not message)
+    assert message.isprintable()
+    assert str(path) in message or not message
+    assert all(side == side.strip() != "" for pair in pairs for side in pair)
+
+
+@pytest.mark.parametrize("given", ["", "a,", ",b", "a,b,c"])
+def test_a_setting_is_a_file_or_two(given):
+    for name in ("train", "dev", "test"):
+        with pytest.raises(UserError, match=f"^Sentences.{name} must be a file of pairs, or two"):
+            Sentences(**{name: given})
+
+
+@pytest.mark.parametrize("share", [0.0, -0.1, 0.5, 1.0, float("nan")])
+def test_impossible_shares_are_refused(share):
+    with refused(f"Sentences.test_share must be between 0 and 0.5, not {share}"):
+        Sentences(test_share=share)
+    with pytest.raises(UserError, match=r"^Sentences.dev_share: Sentences.dev has a file"):
+        Sentences(dev="dev.tsv", dev_share=0.1)
 
 
 # --- splits ----------------------------------------------------------------------------------
@@ -229,97 +228,49 @@ def test_whatever_a_file_holds_it_is_read_or_refused_in_one_line(tmp_path_factor
 def many(n: int = 2_000, seed: int = 0) -> list[tuple[str, str]]:
     """Pairs of which many share a source, in different letter case and spacing, or occur twice."""
     rng = random.Random(seed)
-    sources = ["Satz {}!", "satz {} !", "  SATZ  {}!", "satz {}!"]
+    sources = ["Satz {}!", "satz {} !", "SATZ  {}!", "satz {}!"]
     return [
         (rng.choice(sources).format(rng.randrange(n // 3)), f"sentence {rng.randrange(3)}")
         for _ in range(n)
     ]
 
 
-@pytest.mark.parametrize("seed", range(3))
-def test_equal_sources_are_never_on_two_sides(seed):
-    pairs = many(seed=seed)
-    parts, duplicates = split(pairs, 0.1, 0.2)
-    types = {name: {source_type(source) for source, _ in part} for name, part in parts.items()}
-    for a, b in itertools.combinations(types.values(), 2):
+def split(folder: Path, pairs, dev: float = 0.1, test: float = 0.2) -> dict:
+    return PairFile(tsv(folder, pairs), None, {"dev": dev, "test": test}).read()[0]
+
+
+def test_equal_sources_are_never_on_two_sides_and_pairs_keep_their_order(tmp_path):
+    pairs = many()
+    parts = split(tmp_path, pairs)
+    types = [{source_type(source) for source, _ in part} for part in parts.values()]
+    for a, b in itertools.combinations(types, 2):
         assert not a & b
-    whole = [pair for part in parts.values() for pair in part]
-    assert len(set(whole)) == len(whole)
-    assert set(whole) == set(pairs)
-    assert duplicates == len(pairs) - len(set(pairs)) > 0
+    for name, part in parts.items():
+        assert part == [pair for pair in pairs if pair in set(part)], name
+    assert sum(map(len, parts.values())) == len(pairs)
 
 
-def sides(pairs: list[tuple[str, str]], *shares: float) -> dict[tuple[str, str], str]:
-    return {pair: name for name, part in split(pairs, *shares).parts.items() for pair in part}
-
-
-def test_lines_that_are_added_or_moved_move_none_of_the_others():
+def test_lines_that_are_added_or_moved_move_none_of_the_others(tmp_path):
+    sides = lambda *args: {pair: name for name, part in split(*args).items() for pair in part}
     pairs, more = many(), many(3_000, seed=1)
-    before = sides(pairs, 0.1, 0.2)
+    before = sides(tmp_path, pairs)
     random.Random(0).shuffle(more)
-    after = sides(more + pairs[::-1], 0.1, 0.2)
-    assert before.items() <= after.items()
-    assert sides(pairs[::2], 0.1, 0.2).items() <= before.items()
+    assert before.items() <= sides(tmp_path, more + pairs[::-1]).items()
+    assert sides(tmp_path, pairs[::2]).items() <= before.items()
+    larger = sides(tmp_path, pairs, 0.2, 0.3)  # a larger share keeps the test set
+    assert all(larger[pair] == "test" for pair, side in before.items() if side == "test")
 
 
-def test_a_larger_test_share_keeps_the_test_set():
-    before, after = sides(many(), 0.0, 0.1), sides(many(), 0.1, 0.2)
-    assert all(after[pair] == "test" for pair, side in before.items() if side == "test")
-
-
-def test_pairs_keep_their_order():
-    pairs = list(dict.fromkeys(many()))
-    for part in split(pairs, 0.1, 0.2).parts.values():
-        assert part == sorted(part, key=pairs.index)
-
-
-def test_shares_are_met_as_closely_as_chance_has_it():
-    pairs = [(f"satz {i}", "sentence") for i in range(10_000)]
-    parts = split(pairs, 0.1, 0.2).parts
+def test_shares_are_met_as_closely_as_chance_has_it_and_the_split_stays_what_it_was(tmp_path):
+    parts = split(tmp_path, [(f"satz {i}", "sentence") for i in range(10_000)])
     for name, share in (("train", 0.7), ("dev", 0.1), ("test", 0.2)):
-        deviation = (share * (1 - share) * len(pairs)) ** 0.5
-        assert abs(len(parts[name]) - share * len(pairs)) < 4 * deviation
-
-
-def test_a_side_is_drawn_by_the_hash_of_the_type():
-    for i in range(100):
-        place = int(hashlib.sha256(f"ärger{i}!".encode()).hexdigest()[:16], 16) / 2**64
-        side = "test" if place < 0.3 else "dev" if place < 0.6 else "train"
-        pair, others = (f"A\u0308rger {i} !", "x"), [(f"{n}", "") for n in range(50)]
-        assert sides([pair, *others], 0.3, 0.3)[pair] == side
-
-
-def test_the_split_stays_what_it_was():
-    parts = split([(f"satz {i}", "") for i in range(30)], 0.2, 0.2).parts
+        deviation = (share * (1 - share) * 10_000) ** 0.5
+        assert abs(len(parts[name]) - share * 10_000) < 4 * deviation
+    parts = split(tmp_path, [(f"Satz {i}", "x") for i in range(30)], 0.2, 0.2)
     numbers = {name: [int(s.split()[1]) for s, _ in part] for name, part in parts.items()}
     # int(sha256(b"satz0").hexdigest(), 16) / 2**256: below 0.2 test, below 0.4 dev
     assert numbers["test"] == [1, 2, 3, 7, 13, 17, 26, 29]
     assert numbers["dev"] == [14, 15, 18, 19, 20, 21]
-    assert len(numbers["train"]) == 16
-
-
-def test_a_part_without_a_share_is_empty():
-    assert split(PAIRS, 0.0, 0.0) == ({"train": PAIRS, "dev": [], "test": []}, 0)
-
-
-def test_a_share_that_no_pair_falls_to_is_refused():
-    with refused(
-        "of 3 pairs none falls to dev, whose share is 0.001: give more pairs or another share"
-    ):
-        split(PAIRS, 0.001, 0.0)
-    with refused(
-        "of 0 pairs none falls to train, whose share is 1: give more pairs or another share"
-    ):
-        split([], 0.0, 0.0)
-
-
-@pytest.mark.parametrize(
-    "shares", [(-0.1, 0.1), (0.1, -0.1), (0.5, 0.5), (1.0, 0.0), (math.nan, 0.0)]
-)
-def test_impossible_shares_are_refused(shares):
-    dev, test = shares
-    with refused(f"dev_share {dev} and test_share {test} must be at least 0 and below 1 together"):
-        split(PAIRS, *shares)
 
 
 def test_a_source_type_is_the_sentence_without_letter_case_blanks_or_decomposition():
@@ -327,3 +278,70 @@ def test_a_source_type_is_the_sentence_without_letter_case_blanks_or_decompositi
         assert source_type(text) == "don'tgo"
     assert source_type("A\u0308") == source_type("Ä") == "ä"
     assert len(set(map(source_type, ("go", "go .", "gö", "got")))) == 4
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_few_distinct_sources_are_named(tmp_path, stream):
+    """Fault 17."""
+    path = tsv(tmp_path, [PAIRS[0]] * 200)
+    with refused(
+        f"{path} has 1 distinct source, and none falls to dev, whose share is 0.05: give more "
+        "sources, or another share"
+    ):
+        Sentences(path, stream=stream).corpus()
+
+
+# --- the task --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_source_of_dev_or_test_is_asked_once_and_all_its_targets_are_right(tmp_path, stream):
+    train = tsv(tmp_path, [("Rot", "red"), ("rot", "red"), ("blau", "blue"), ("grün", "lawn")])
+    dev = tsv(tmp_path, [("rot", "red"), ("gelb", "y"), ("rot", "ruby"), ("rot", "red")], "dev.tsv")
+    test = tsv(tmp_path, [("weiß", "white"), ("blau", "azure")], "test.tsv")
+    task = Sentences(train, dev, test, stream=stream)
+    splits, answers, notes = task.corpus()
+    assert list(splits["train"]) == list(splits["train"])
+    assert len(list(splits["train"])) == 4
+    assert splits["dev"] == [("rot", "red"), ("gelb", "y")]
+    assert splits["test"] == [("weiß", "white"), ("blau", "azure")]
+    assert task.answers(" rot ") == ("red", "ruby")
+    assert task.answers("blau") == ("azure",)
+    assert ("grün" in answers.get("train", {})) == (not stream)
+    assert notes == {
+        "train": "4 pairs, no line skipped",
+        "dev": "4 pairs, no line skipped",
+        "test": "2 pairs, no line skipped",
+        "dev sources with several right answers": "1",
+        "dev sources that are also trained on": "1 of 2",
+        "test sources that are also trained on": "1 of 2",
+    }
+    with refused("'lila' is no source of this run's files"):
+        task.answers("lila")
+
+
+def test_streamed_splits_are_those_in_memory(tmp_path):
+    path = tsv(tmp_path, [*many(300), ("no tab", "")])
+    memory, streamed = (Sentences(path, stream=stream).corpus() for stream in (False, True))
+    assert {name: list(pairs) for name, pairs in memory.splits.items()} == {
+        name: list(pairs) for name, pairs in streamed.splits.items()
+    }
+    assert isinstance(streamed.splits["train"], PairFile)
+    assert memory.notes == streamed.notes
+    for split in ("dev", "test"):
+        assert streamed.answers[split] == memory.answers[split]
+
+
+def test_a_changed_file_is_refused(tmp_path):
+    train, test = tsv(tmp_path, many(300)), tsv(tmp_path, PAIRS, "test.tsv")
+    task = Sentences(train, test=test).pinned()
+    digests = [hashlib.sha256(Path(path).read_bytes()).digest() for path in (train, test)]
+    assert task.sha256 == hashlib.sha256(b"".join(digests)).hexdigest()
+    assert task.pinned() == task
+    pairs = task.pairs()
+    tsv(tmp_path, [*PAIRS, ("neu", "new")], "test.tsv")
+    message = f"^{train} .* is not as this run began with it: its content has changed$"
+    with pytest.raises(UserError, match=message):
+        task.pinned()
+    assert task.pairs() == pairs  # what was read before
+    assert len(Sentences(train, test=test).pairs()["test"]) == 4

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from s2sjax.stats import ENUMERABLE, caution, compare, holm, interval, prediction, smallest_p
+from s2sjax.report.stats import ENUMERABLE, caution, compare, holm, interval, prediction, smallest_p
 
 
 def draw(n: int, seed: int = 0) -> tuple[list[float], list[float]]:

@@ -12,9 +12,9 @@ import tokenizers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from s2sjax.data.subwords import ALPHABET, SubwordVocabulary
+from s2sjax.data.vocab import SPECIALS
 from s2sjax.errors import UserError
-from s2sjax.subwords import ALPHABET, SubwordVocabulary
-from s2sjax.vocab import NO_SYMBOL, SPECIALS
 
 TEXTS = ["a group of men", "a group of women are grouping", "No man, no group!", "two men"] * 3
 LEARNT = SubwordVocabulary.build(TEXTS, max_size=300)
@@ -71,18 +71,12 @@ def draw(seed: int, n: int = 30) -> list[str]:
 # --- learning --------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("seed", range(5))
-@pytest.mark.parametrize("min_count", [1, 2, 5])
-def test_the_merges_are_those_of_byte_pair_encoding(seed, min_count):
+@pytest.mark.parametrize(("seed", "min_count"), [(0, 1), (1, 2), (2, 5)])
+def test_merges_are_learnt_and_applied_as_byte_pair_encoding_defines_it(seed, min_count):
     texts = draw(seed)
     vocab = SubwordVocabulary.build(texts, max_size=300, min_count=min_count)
     assert list(vocab.merges) == learn(texts, len(vocab.merges), min_count)
     assert len(vocab) == 300 or len(learn(texts, 100, min_count)) == len(vocab.merges)
-
-
-@pytest.mark.parametrize("seed", range(5))
-def test_a_text_is_cut_by_the_merges_in_their_order(seed):
-    vocab = SubwordVocabulary.build(draw(seed), max_size=300)
     for text in draw(seed + 100, 10):
         expected = []
         for word in cut(text):
@@ -100,9 +94,7 @@ def test_the_same_texts_in_any_order_give_the_same_vocabulary():
     for _ in range(5):
         rng.shuffle(texts)
         again = SubwordVocabulary.build(iter(texts), max_size=320)
-        assert again == first
-        assert hash(again) == hash(first)
-        assert again.symbols == first.symbols
+        assert (again, hash(again), again.symbols) == (first, hash(first), first.symbols)
 
 
 def test_the_greatest_size_counts_the_special_symbols_and_the_bytes():
@@ -137,42 +129,22 @@ def test_every_text_is_restored_to_the_letter(vocab, text):
     assert vocab.unknown(text) == []
 
 
-def test_no_text_has_no_symbol():
-    assert LEARNT.encode("") == LEARNT.pieces("") == []
-    assert LEARNT.decode([]) == ""
-    assert LEARNT.decode(LEARNT.encode(" ")) == " "
-
-
-def test_without_merges_the_symbols_are_the_bytes():
+def test_without_merges_the_symbols_are_the_bytes_behind_a_blank():
     assert [i - 4 for i in BYTES.encode("é雪\n")] == list(" é雪\n".encode())
-
-
-def test_a_word_at_the_start_is_the_symbol_that_it_is_elsewhere():
-    group = LEARNT.symbols.index("Ġgroup")
+    group = LEARNT.symbols.index("Ġgroup")  # so a word at the start is what it is elsewhere
     assert LEARNT.encode("group group") == [group, group]
     assert LEARNT.encode(" group")[-1] == group
 
 
-@pytest.mark.parametrize("symbol", SPECIALS)
-def test_no_text_is_read_as_a_special_symbol(symbol):
-    vocab = SubwordVocabulary.build([symbol, f"{symbol[:-1]} {symbol}"] * 50, max_size=300)
-    for text in (symbol, f"a{symbol}b", symbol * 3):
-        assert min(vocab.encode(text)) >= 4
-        assert vocab.decode(vocab.encode(text)) == text
-
-
-def test_a_subword_that_is_spelled_like_a_special_symbol_is_none():
-    spelled = "<eos>"
-    vocab = SubwordVocabulary(tuple((spelled[:n], spelled[n]) for n in range(1, 5)))
-    assert vocab.symbols[2] == vocab.symbols[-1] == "<eos>"
-    assert vocab.decode([len(vocab) - 1, len(vocab) - 1, 2, 4]) == "<eos><eos>"
-
-
-def test_decoding_stops_at_the_first_end_symbol_and_shows_no_padding():
-    a, b = LEARNT.encode("a group")
-    assert LEARNT.decode([1, a, 0, NO_SYMBOL, b, 2, a, 2]) == "a group"
-    assert LEARNT.decode([a, 3, b]) == "a<unk> group"
-    assert (LEARNT.pad_id, LEARNT.bos_id, LEARNT.eos_id, LEARNT.unk_id) == (0, 1, 2, 3)
+def test_no_text_is_read_as_a_special_symbol():
+    for symbol in SPECIALS:
+        vocab = SubwordVocabulary.build([symbol, f"{symbol[:-1]} {symbol}"] * 50, max_size=300)
+        for text in (symbol, f"a{symbol}b", symbol * 3):
+            assert min(vocab.encode(text)) >= 4
+            assert vocab.decode(vocab.encode(text)) == text
+    spelled = SubwordVocabulary(tuple(("<eos>"[:n], "<eos>"[n]) for n in range(1, 5)))
+    assert spelled.symbols[2] == spelled.symbols[-1] == "<eos>"
+    assert spelled.decode([len(spelled) - 1, len(spelled) - 1, 2, 4]) == "<eos><eos>"
 
 
 def test_what_is_no_text_is_decoded_all_the_same():
@@ -202,18 +174,13 @@ def test_the_alphabet_is_gpt_2s():
 @pytest.mark.parametrize(
     ("limits", "message"),
     [
-        (
-            {"max_size": 259},
-            "max_size must be at least 260 (four special symbols and 256 bytes) "
-            "and at most 100,000,000, not 259",
-        ),
-        ({"max_size": 300, "min_count": 0}, "min_count must be at least 1, not 0"),
+        ({"max_size": 259}, r"^max_size must be at least 260 \(four .*\) and at most .*, not 259$"),
+        ({"max_size": 300, "min_count": 0}, r"^min_count must be at least 1, not 0$"),
     ],
 )
 def test_limits_out_of_range_are_refused(limits, message):
-    with pytest.raises(UserError) as error:
+    with pytest.raises(UserError, match=message):
         SubwordVocabulary.build(TEXTS, **limits)
-    assert str(error.value) == message
 
 
 def test_half_a_character_is_refused():
@@ -233,7 +200,7 @@ def test_a_merge_of_what_there_is_not_is_refused(merges):
 def test_the_package_is_needed_to_learn_and_to_encode_only(monkeypatch):
     vocab = SubwordVocabulary(LEARNT.merges)
     monkeypatch.setitem(sys.modules, "tokenizers", None)
-    message = r"^this needs the package tokenizers: pip install 's2sjax\[text\]'$"
+    message = r"^this needs the package tokenizers of the extra `text`: pip install tokenizers"
     with pytest.raises(UserError, match=message):
         vocab.encode("a")
     with pytest.raises(UserError, match=message):

@@ -7,10 +7,7 @@ from fake_results import EXACT, LOSS, SCORES, make_results
 from hypothesis import given
 from hypothesis import strategies as st
 
-from s2sjax.report import number, score
-from s2sjax.results import Results
-from s2sjax.stats import compare, prediction
-from s2sjax.verdicts import (
+from s2sjax.report.claims import (
     Expect,
     Prediction,
     Published,
@@ -22,6 +19,9 @@ from s2sjax.verdicts import (
     threshold_table,
     verdict_of,
 )
+from s2sjax.report.results import Results
+from s2sjax.report.stats import compare, prediction
+from s2sjax.report.tables import number, score
 
 FORWARD = SCORES["forward"][EXACT]
 WHAT, SAID, OURS, N, MORE, SETTING, VERDICT = range(7)
@@ -165,6 +165,15 @@ def test_figures_of_several_files_and_metrics_join_in_one_table():
     assert table.rows[1][OURS:SETTING] == (score([0.2, 0.3], LOSS), "2", "0.0000 to 1.3504")
 
 
+def test_bleu_is_held_against_in_its_own_points():
+    results = make_results({"a": {"BLEU": [98.0, 99.0]}, "b": {"BLEU": [28.0, 28.0]}})
+    above, same = (Published("x", v, "b", "BLEU", decimals=1) for v in (28.06, 28.04))
+    rows = published(Published("x", 99.5, "a", "BLEU"), above, same, results=results)
+    assert [row[SAID] for row in rows] == ["99.50", "28.1", "28.0"]
+    assert rows[0][MORE].endswith(" to 100.0")
+    assert [row[VERDICT].split(" ")[0] for row in rows] == ["inside", "outside:", "inside"]
+
+
 def test_a_range_ends_where_values_do():
     scores = {"a": {EXACT: [0.97, 0.99]}, "b": {EXACT: [0.01, 0.05]}}
     figures = [Published("x", 0.5, arm, EXACT) for arm in scores]
@@ -272,7 +281,7 @@ def test_a_direction_needs_a_p_that_stands_all_the_tests_of_its_table():
         assert {j.verdict for j in judged} == {verdict}
     results = seeded(8, **dict.fromkeys(arms, 0.1))
     judged = judge(results, directed("greater", *arms))  # 8 x 2 / 2^8 = .063
-    assert {j.told for j in judged} == {"open: too few seeds"}
+    assert {j.sentence for j in judged} == {"open: too few seeds"}
     equals = [Prediction(arm, arm, "low", EXACT, "equal", 0.2) for arm in arms]
     judged = judge(results, [*directed("greater", *arms[:6]), *equals])  # which are not counted
     assert [j.p for j in judged] == [6 * 2 / 2**8] * 6 + [None] * 8
@@ -294,7 +303,7 @@ def test_five_seeds_decide_nothing_and_six_do(n, verdict):
     same = Prediction("no matter", "up", "low", EXACT, "equal", 0.3)
     both = judge(seeded(n, up=0.2), directed("greater", "up")) + judge(seeded(n, up=0.2), [same])
     assert [j.verdict for j in both] == [verdict] * 2
-    assert n > 5 or {j.told for j in both} == {"open: too few seeds"}
+    assert n > 5 or {j.sentence for j in both} == {"open: too few seeds"}
 
 
 def test_arms_are_paired_by_the_seeds_they_share():
@@ -345,7 +354,7 @@ def test_predictions_and_what_happened():
         ("–", "held: within ±2.0"),
         ("–", "failed: not within ±2.0"),
     ]
-    assert "Holm's correction for the 2 directions" in table.note
+    assert "after Holm correction for the 2 directions" in table.note
     assert "7 paired seeds" in table.note
     assert "smallest possible p is 0.25" in prediction_table(seeded(3, up=0.2), claims[:1]).note
 

@@ -5,11 +5,11 @@ import json
 
 import pytest
 
+from s2sjax.data.subwords import SubwordVocabulary
+from s2sjax.data.vocab import BOS, EOS, CharacterVocabulary, Vocabulary
+from s2sjax.data.vocabularies import from_json
+from s2sjax.data.words import Rules, WordVocabulary
 from s2sjax.errors import UserError
-from s2sjax.subwords import SubwordVocabulary
-from s2sjax.vocab import BOS, EOS, CharacterVocabulary, Vocabulary
-from s2sjax.vocabularies import from_json
-from s2sjax.words import Rules, WordVocabulary
 
 TEXTS = ["Ein Hund läuft .", "a dog\nruns!", "<eos> 雪 ɑ̃ \x00"]
 CHARACTERS = CharacterVocabulary("".join(sorted(set("".join(TEXTS)))))
@@ -32,15 +32,10 @@ every = pytest.mark.parametrize("vocab", KINDS.values(), ids=KINDS.keys())
 @every
 def test_a_loaded_vocabulary_is_equal_and_gives_equal_ids(vocab):
     loaded = from_json(json.loads(json.dumps(vocab.to_json())))
-    assert type(loaded) is type(vocab)
-    assert loaded == vocab
-    assert hash(loaded) == hash(vocab)
+    assert (type(loaded), loaded, hash(loaded)) == (type(vocab), vocab, hash(vocab))
     assert loaded.symbols == vocab.symbols
-    assert (loaded.pad_id, loaded.eos_id, loaded.unk_id) == (
-        vocab.pad_id,
-        vocab.eos_id,
-        vocab.unk_id,
-    )
+    for name in ("pad_id", "eos_id", "unk_id"):
+        assert getattr(loaded, name) == getattr(vocab, name)
     for text in [*TEXTS, "0 + 1"] if vocab.unk_id >= 0 else ["0 + 1"]:
         assert loaded.encode(text) == vocab.encode(text)
         assert loaded.decode(vocab.encode(text)) == vocab.decode(vocab.encode(text))
@@ -64,10 +59,24 @@ def test_what_is_saved():
     }
 
 
-def test_kinds_are_told_apart_by_what_a_vocabulary_says():
-    values = [vocab.to_json() for vocab in KINDS.values()]
-    assert [from_json(saved) for saved in values] == list(KINDS.values())
-    assert len(set(KINDS.values())) == len(KINDS)
+def test_vocabularies_are_equal_where_their_settings_are():
+    assert len({*KINDS.values(), *map(from_json, (v.to_json() for v in KINDS.values()))}) == 8
+
+
+@pytest.mark.parametrize("kind", [CharacterVocabulary, WordVocabulary])
+@pytest.mark.parametrize(
+    ("texts", "limits", "message"),
+    [
+        (["a b"], {"min_count": 0}, "min_count must be at least 1, not 0"),
+        (["a b"], {"max_size": 4}, "max_size must be at least 5 (four are special), not 4"),
+        (["a b"], {"min_count": 2}, "no {} occurs 2 times: lower min_count"),
+        (["", ""], {}, "there are no {}s to make a vocabulary of: the texts are empty"),
+    ],
+)
+def test_a_vocabulary_that_cannot_be_built_is_refused(kind, texts, limits, message):
+    with pytest.raises(UserError) as error:
+        kind.build(texts, **limits)
+    assert str(error.value) == message.format("word" if kind is WordVocabulary else "character")
 
 
 PARTS = "it has not the parts of characters, words or subwords"
@@ -81,26 +90,17 @@ PARTS = "it has not the parts of characters, words or subwords"
         (CHARACTERS, {"characters": ["a"]}, PARTS),
         (CHARACTERS, {"specials": None}, PARTS),
         (CHARACTERS, {"more": 1}, PARTS),
-        (CHARACTERS, {"specials": [2]}, "2 is no symbol"),
-        (CHARACTERS, {"specials": [["<eos>"]]}, "['<eos>'] is no symbol"),
-        (
-            CHARACTERS,
-            {"specials": ["<sos>"]},
-            "specials must be among ('<pad>', '<bos>', '<eos>', '<unk>')",
-        ),
-        (
-            CHARACTERS,
-            {"characters": "aa", "specials": []},
-            "a symbol stands twice in ('a', 'a')",
-        ),
+        (CHARACTERS, {"specials": [2]}, PARTS),
+        (CHARACTERS, {"specials": [["<eos>"]]}, PARTS),
+        (CHARACTERS, {"characters": "aa", "specials": []}, "a symbol stands twice in ('a', 'a')"),
         (WORDS, {"words": "abc"}, PARTS),
-        (WORDS, {"words": ["a", 1]}, "1 is no symbol"),
+        (WORDS, {"words": ["a", 1]}, PARTS),
         (WORDS, {"words": ["a", "b", "a"]}, "the word 'a' stands twice"),
         (WORDS, {"more": 1}, PARTS),
         (SUBWORDS, {"merges": {}}, PARTS),
-        (SUBWORDS, {"merges": [["a", "b", "c"]]}, "['a', 'b', 'c'] is no pair of symbols"),
-        (SUBWORDS, {"merges": ["ab"]}, "'ab' is no pair of symbols"),
-        (SUBWORDS, {"merges": [["a", 1]]}, "['a', 1] is no pair of symbols"),
+        (SUBWORDS, {"merges": [["a", "b", "c"]]}, PARTS),
+        (SUBWORDS, {"merges": ["ab"]}, PARTS),
+        (SUBWORDS, {"merges": [["a", 1]]}, PARTS),
         (SUBWORDS, {"merges": [["a", "bc"]]}, "the merge of 'a' and 'bc' has an unknown part"),
         (SUBWORDS, {"more": 1}, PARTS),
     ],
@@ -120,10 +120,10 @@ def test_no_part_can_be_missing(vocab):
             from_json(values)
 
 
-@pytest.mark.parametrize("values", [None, 1, "words", [], {}, [1, 2], {"kind": 1}])
-def test_what_is_no_vocabulary_is_refused(values):
-    with pytest.raises(UserError, match=f"^the vocabulary is damaged: {PARTS}$"):
-        from_json(values)
+def test_what_is_no_vocabulary_is_refused():
+    for values in (None, 1, "words", [], {}, [1, 2], {"kind": 1}):
+        with pytest.raises(UserError, match=f"^the vocabulary is damaged: {PARTS}$"):
+            from_json(values)
 
 
 @pytest.mark.parametrize(

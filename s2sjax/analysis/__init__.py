@@ -1,0 +1,1 @@
+"""Why: floors, mistakes, gradients."""

@@ -1,0 +1,183 @@
+"""Floors: what a predictor scores that knows only part of the question.
+
+A score means little until it is compared with them: under teacher forcing a model that never reads
+the source is right 35 % of the time. `floor` enumerates every question of an addition, so its
+numbers are exact; it needs questions that are equally likely. `prior` takes them as they were
+drawn.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from s2sjax.config import Text
+from s2sjax.data.dataset import formatter
+from s2sjax.data.tasks import Addition, Pairs, TaskConfig
+from s2sjax.errors import UserError
+
+ENUMERABLE = 2_000_000
+"""Most questions that are enumerated; two operands of three digits make a million."""
+
+Knows = Callable[[np.ndarray], np.ndarray]
+"""Operands ``[questions, terms]`` to a non-negative integer each; questions with equal integers
+look the same to the predictor."""
+
+_NONE = -1  # where an answer has ended
+
+
+def nothing(terms: np.ndarray) -> np.ndarray:
+    """The predictor never reads the source."""
+    return np.zeros(len(terms), np.int64)
+
+
+def top_digits(count: int, digits: int) -> Knows:
+    """The predictor knows the `count` most significant of the `digits` digits of each operand."""
+
+    def knows(terms: np.ndarray) -> np.ndarray:
+        return (terms // 10 ** (digits - count)) @ 10 ** (count * np.arange(terms.shape[1]))
+
+    return knows
+
+
+@dataclass(frozen=True)
+class Floor:
+    """Scores of a predictor with partial knowledge."""
+
+    by_position: tuple[float, ...]  # accuracy at each scored symbol, in the order they are written
+    all: float  # accuracy over all scored symbols, the end symbol, where there is one, included
+    content: float  # the same without the end symbol
+    exact_match: float  # share of whole answers right
+    loss: float  # cross-entropy in nats per scored symbol, the end symbol included
+
+
+class Prior(NamedTuple):
+    """Scores of a model that never reads the source, learned from the training answers.
+
+    Whole answers are guessed as the commonest training answer, whatever is fed.
+    """
+
+    unfed: Floor  # it sees the position alone, and a first symbol that is given: free-running
+    fed: Floor  # it sees the symbols before it too: teacher forcing
+
+
+def enumerable(config: Addition) -> bool:
+    """Whether `floor` has an answer: all questions are equally likely, and not too many."""
+    uniform = config.operands == "uniform" and config.file is None
+    return uniform and 10 ** (config.digits * config.terms) <= ENUMERABLE
+
+
+def floor(config: Addition, knows: Knows, text: Text) -> Floor:
+    """Score the best predictor that sees `knows` and what is fed, over all questions.
+
+    It is fed the right symbols before each (teacher forcing), or nothing where `text.start` says
+    so. A first symbol that is given is not scored. How questions are written does not matter.
+
+    Raises UserError for a task that is not `enumerable`.
+    """
+    if not enumerable(config):
+        raise UserError(f"{config.questions} cannot be enumerated: too many, or not equally likely")
+    base = 10**config.digits
+    index = np.arange(base**config.terms)
+    terms = np.stack([index // base**i % base for i in range(config.terms)], axis=1)
+    sign = 1 if config.operator == "+" else -1
+    values, answer = np.unique(terms[:, 0] + sign * terms[:, 1:].sum(1), return_inverse=True)
+    written, every = _write(config, text, [*map(str, values)]), slice(None)
+    return _score(written, answer, knows(terms), every, every, fed=text.start != "nothing")
+
+
+def prior(task: TaskConfig, text: Text, train: Pairs, test: Pairs) -> Prior:
+    """Learn a `Prior` from the answers of `train` and score it on those of `test`.
+
+    A symbol's chance is its share among the training answers with the same symbols before it, where
+    its share at that position, whatever came before, counts as one answer more; and one more there
+    is spread evenly over all symbols. So chances are never zero, and where an answer is the first
+    of its kind, or two symbols are equally common, the position decides.
+
+    How questions are written does not matter.
+    """
+    golds = [answer for _, answer in chain(train, test)]
+    number = {answer: n for n, answer in enumerate(dict.fromkeys(golds))}
+    written, n = _write(task, text, [*number]), len(train)
+    answer = np.array([number[gold] for gold in golds])
+    known: Any = (written, answer, np.zeros_like(answer), slice(n), slice(n, None))
+    return Prior(*(_score(*known, fed=fed, added=1) for fed in (False, True)))
+
+
+class _Written(NamedTuple):
+    """Answers as they are written: rows of symbols, numbered from 0; `end` is the end symbol."""
+
+    rows: np.ndarray
+    symbols: int
+    end: int
+    given: int  # first symbols that are given and not scored
+
+
+def _write(task: TaskConfig, text: Text, answers: Sequence[str]) -> _Written:
+    form = formatter(task, text)
+    ids = [form.answer_ids(answer) for answer in answers]
+    known = dict.fromkeys([*form.target.encode(task.characters or ""), *chain(*ids)])
+    code = {symbol: n for n, symbol in enumerate(known)}
+    ends = [len(code)] * text.target_eos
+    rows = np.full((len(ids), max(map(len, ids)) + len(ends)), _NONE)
+    for row, own in zip(rows, ids, strict=True):
+        row[: len(own) + len(ends)] = [*(code[symbol] for symbol in own), *ends]
+    return _Written(rows, len(code) + len(ends), len(code), int(text.start == "first_target"))
+
+
+def _score(
+    written: _Written,
+    answer: np.ndarray,  # row of each question's answer
+    group: np.ndarray,  # questions with equal integers look the same
+    train: slice,  # questions to learn from
+    test: slice,  # questions to score
+    *,
+    fed: bool,  # whether the right symbols before a position are seen there
+    added: int = 0,  # answers that the position's own shares count as, and an even spread in these
+) -> Floor:
+    """Learn chances from some questions, and score them on others."""
+    rows, symbols, end, given = written
+    right, scored = np.zeros((2, rows.shape[1], 2), np.int64)  # by position: content, end
+    nats = whole = 0.0
+    for position, column in enumerate(rows.T):
+        symbol, group = column[answer], np.unique(group, return_inverse=True)[1]
+        groups = int(group.max()) + 1
+        if position == given:
+            guess = _commonest(group[train], answer[train], groups)
+            whole = (guess[group[test]] == answer[test]).mean()
+        if position >= given:
+            pairs = np.stack([group, symbol])
+            known, asked = (some[:, some[1] != _NONE] for some in (pairs[:, train], pairs[:, test]))
+            cells = known[0] * symbols + known[1]
+            counts = np.bincount(cells, minlength=symbols * groups).reshape(-1, symbols)
+            everywhere = (counts.sum(axis=0) + added / symbols) / (counts.sum() + added)
+            total = counts.sum(axis=1, keepdims=True) + added
+            chance = (counts + added * everywhere) / np.maximum(total, 1)
+            hit = chance.argmax(axis=1)[asked[0]] == asked[1]
+            is_end = (asked[1] == end).astype(int)
+            scored[position] = np.bincount(is_end, minlength=2)
+            right[position] = np.bincount(is_end[hit], minlength=2)
+            nats -= np.log(chance[asked[0], asked[1]]).sum()
+        if fed or position < given:
+            group = group * (symbols + 1) + symbol + 1
+    content = scored[:, 0] > 0
+    return Floor(
+        by_position=tuple((right[content, 0] / scored[content, 0]).tolist()),
+        all=float(right.sum() / scored.sum()),
+        content=float(right[:, 0].sum() / scored[:, 0].sum()),
+        exact_match=float(whole),
+        loss=float(nats / scored.sum()),
+    )
+
+
+def _commonest(group: np.ndarray, answer: np.ndarray, groups: int) -> np.ndarray:
+    """The commonest answer of each group, of equals the lowest; `_NONE` where there is none."""
+    answers = answer.max() + 1
+    pairs, counts = np.unique(group * answers + answer, return_counts=True)
+    owner, answer = np.divmod(pairs, answers)
+    order = np.lexsort((-answer, counts, owner))
+    guess = np.full(groups, _NONE)
+    guess[owner[order]] = answer[order]  # the last of each group stays
+    return guess

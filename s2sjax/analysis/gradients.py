@@ -1,0 +1,201 @@
+"""Which input an output depends on: the gradient probe, through training.
+
+Sutskever, Vinyals & Le (2014) explain the gain of a reversed source by time lag: symbols that
+belong together stand closer to each other, and gradients reach from one to the other. Here it can
+be seen: the norm of d(logit of the right symbol at output step t) / d(input at source step s).
+
+The input is the one-hot vector x of a source symbol, which enters the encoder as ``z = x w + b``
+where ``w`` has a row a symbol (the embedding times the input weights, where there is an embedding).
+The derivative is with respect to all entries of x, at the x that was read: ``w dlogit/dz``, and its
+norm the Euclidean one. The right symbols before step t are given (teacher forcing).
+"""
+
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from s2sjax.data.rows import Examples, Formatter
+from s2sjax.data.tasks import Addition, Pairs
+from s2sjax.data.vocab import NO_SYMBOL, Vocabulary
+from s2sjax.model.linear import matmul
+from s2sjax.model.seq2seq import Seq2Seq, padding_mask
+from s2sjax.report.tables import NONE, Table
+from s2sjax.study.group import Group
+from s2sjax.train.loop import Stack, Standing
+from s2sjax.train.replicas import fetch, lift, stack
+from s2sjax.train.step import Params, Trainer
+
+QUESTIONS = 200
+"""Most questions of a mean."""
+PLACES = ("u", "t", "h", "k", *(f"10^{k}" for k in range(4, 10)))
+"""Units, tens, hundreds, thousands and so on."""
+MEANING = (
+    "Norm of d(logit of the right symbol at an output step) / d(one-hot vector of the symbol at an "
+    "input step): all entries of the vector count, at the symbols that were read; the right "
+    "symbols before the output step are given. The mean over full-length dev questions whose "
+    "answers are equally long. Inputs are in the order in which the arm reads them."
+)
+
+
+def input_weights(model: Seq2Seq) -> Float[Array, "vocab gates"]:
+    """What each symbol's entry of a one-hot input adds to the encoder's projected input."""
+    symbols = jnp.arange(model.source_vocab_size, dtype=jnp.int32)
+    return model.encoder.project(symbols) - model.encoder.bias[None]
+
+
+def gradient_norms(
+    trainer: Trainer, params: Params, examples: Examples
+) -> Float[Array, "predicted source"]:
+    """The norm of d(logit of the right symbol) / d(one-hot input), the mean over examples."""
+    source, target = examples
+    weights = trainer.apply(params, method=input_weights)
+    mask = padding_mask(source, trainer.model.pad_id)
+
+    def right_logits(z: Float[Array, "n source gates"]) -> Float[Array, "n predicted"]:
+        encoding = trainer.apply(params, z, mask, method=Seq2Seq.encode_projected)
+        logits = trainer.apply(params, encoding, target[:, :-1], method=Seq2Seq.decode_forced)
+        return jnp.take_along_axis(logits, target[:, 1:, None], axis=2)[..., 0]
+
+    z = trainer.apply(params, source, method=lambda model, ids: model.encoder.project(ids))
+    logits, pull_back = jax.vjp(right_logits, z)
+
+    def norms(t: Int[Array, ""]) -> Float[Array, " source"]:
+        # An example's logit depends on its own input alone, so one pass serves them all.
+        (dz,) = pull_back(jnp.zeros_like(logits).at[:, t].set(1))
+        dx = matmul(dz, weights.T, "float32")
+        return jnp.sqrt((dx**2).sum(axis=-1)).mean(axis=0)
+
+    return jax.lax.map(norms, jnp.arange(logits.shape[1]))
+
+
+def of_one_shape(pairs: Iterable[tuple[str, str]], width: int, most: int = QUESTIONS) -> Pairs:
+    """The first `most` questions of full length `width` with answers of one length and sign."""
+    shapes: dict[tuple[int, bool], Pairs] = {}
+    for question, gold in pairs:
+        if len(question) == width:
+            shapes.setdefault((len(gold), gold[:1] == "-"), []).append((question, gold))
+    return max(shapes.items(), key=lambda s: (len(s[1]), s[0]), default=(0, []))[1][:most]
+
+
+def source_steps(form: Formatter, question: str) -> list[str]:
+    """What stands at each source step of questions as long as this one, places by letter."""
+    return _steps(question, form.source_ids, form.source)
+
+
+def target_steps(form: Formatter, gold: str) -> list[str]:
+    """What stands at each predicted step of answers as long as this one, places by letter."""
+    return _steps(gold, lambda text: form.target_ids(text)[1:], form.target)
+
+
+def _steps(text: str, ids: Callable[[str], list[int]], vocabulary: Vocabulary) -> list[str]:
+    """Symbols, but digits as their place: the layout moves digits, whichever they are."""
+    text = re.sub("[0-9]+", lambda number: "9876543210"[-len(number[0]) :], text)
+    shown = {vocabulary.eos_id: "⏎", NO_SYMBOL: " "}
+    symbols = (shown.get(i) or vocabulary.symbols[i] for i in ids(text))
+    return [PLACES[int(symbol)] if symbol.isdigit() else symbol for symbol in symbols]
+
+
+class Gradients(NamedTuple):
+    """What an arm's outputs depend on, at several epochs of a run."""
+
+    norms: dict[int, Float[np.ndarray, "predicted source"]]  # `gradient_norms` by epoch
+    outputs: list[str]  # what is predicted, step by step
+    inputs: list[str]  # what is read, step by step, in the arm's order
+    questions: int  # of each mean
+    seed: int  # of the run
+    losses: dict[int, float]  # its `epoch_loss` by epoch
+
+
+def snapshots(last: int, most: int = 6) -> list[int]:
+    """Epochs to probe: before training, after the last epoch, closer together at the start."""
+    spaced = np.geomspace(1, last, most - 1) if last > 1 else np.ones(1)
+    return sorted({0, *(round(float(epoch)) for epoch in spaced)})
+
+
+def probe(group: Group, at: Sequence[int], on_epoch: Callable[[int], None]) -> dict[str, Gradients]:
+    """Train arms from scratch once more, and probe them at some epochs.
+
+    A run is a pure function of its settings and seed: these are the runs whose scores are known.
+    Arms `can_probe`, and have one seed. Epochs are ascending; 0 is before training. `on_epoch` is
+    called after each with its number.
+    """
+    pairs = {arm: _questions(group, arm) for arm in group.arms}
+    n, mesh = min(map(len, pairs.values())), group.programs.mesh  # replicas have equal shapes
+    examples = stack([group.form(arm).examples(pairs[arm][:n]) for arm in group.arms], mesh)
+    lifted = lift(partial(gradient_norms, group.programs.trainer), mesh)
+    runs, norms, losses = group.stack(), {}, {}
+    standing, train = group.begin(runs), stack([split.examples for split in runs.train], mesh)
+    for epoch in range(at[-1] + 1):
+        if epoch:
+            standing = _train_epoch(runs, standing, train)
+            losses[epoch] = [float(own.mean()) for own in np.asarray(standing.losses)]
+            on_epoch(epoch)
+        if epoch in at:
+            norms[epoch] = np.asarray(lifted(standing.state.params, examples))
+    found = {}
+    for i, (arm, seed) in enumerate(group.replicas):
+        form, (question, gold) = group.form(arm), pairs[arm][0]
+        outputs, inputs = target_steps(form, gold), source_steps(form, question)
+        own = {epoch: m[i, : len(outputs), : len(inputs)] for epoch, m in norms.items()}
+        loss = {epoch: of[i] for epoch, of in losses.items()}
+        found[arm] = Gradients(own, outputs, inputs, n, seed, loss)
+    return found
+
+
+def _train_epoch(runs: Stack, standing: Standing, train: Examples) -> Standing:
+    """An epoch as `loop.fit` trains it; early stopping is left out."""
+    programs, schedule, (state, losses) = runs.programs, runs.schedule, standing
+    order = fetch(programs.order(len(runs.train[0].lengths))(state), len(runs.labels))
+    for number, first, count in schedule.blocks(int(state.epoch[0])):
+        rows = [stack([*side], programs.mesh) for side in schedule.batches(order, number)]
+        step = programs.train_chunk(schedule.buckets[number])
+        state, losses, _ = step(state, losses, train, *rows, first, count)
+    not_evaluated = stack([np.float32(np.nan)] * len(runs.labels), programs.mesh)
+    return Standing(programs.close_epoch(state, not_evaluated), losses)
+
+
+def _questions(group: Group, arm: str) -> Pairs:
+    task = group.arms[arm].task
+    if not isinstance(task, Addition) or task.target_width > len(PLACES):
+        return []
+    return of_one_shape(group.pairs(arm)[0]["dev"], task.source_width)
+
+
+def can_probe(group: Group, arm: str) -> bool:
+    """Whether an arm adds or subtracts, of up to ten digits, and has full-length dev questions."""
+    return bool(_questions(group, arm))
+
+
+def deviation(gradients: Gradients, recorded: Mapping[int, float]) -> float:
+    """The largest relative difference of the losses from those recorded when the run was made."""
+    losses = gradients.losses
+    if not (shared := losses.keys() & recorded.keys()):
+        raise ValueError(f"No epoch in common: {[*losses]} and {[*recorded]}.")
+    return max(abs(losses[e] - recorded[e]) / max(abs(recorded[e]), 1e-6) for e in shared)
+
+
+def lag_table(probed: Mapping[str, Gradients]) -> Table:
+    """For every digit of the answer: how far its digits of the question are, and the norm there."""
+    epochs = sorted(set().union(*(one.norms for one in probed.values())))
+    rows = []
+    for arm, (at, outputs, inputs, *_) in probed.items():
+        for t, place in enumerate(outputs):
+            steps = [s for s, other in enumerate(inputs) if other == place]
+            if not steps or not place[0].isalnum():
+                continue
+            lags = sorted(len(inputs) - s + t for s in steps)
+            norms = [f"{at[e][t, steps].mean():.3g}" if e in at else NONE for e in epochs]
+            rows.append((arm, place, ", ".join(map(str, lags)), *norms))
+    headers = ("arm", "place", "lags", *(f"epoch {epoch}" for epoch in epochs))
+    note = (
+        "Place of an answer's digit: u units, t tens, h hundreds, k thousands. Lags: steps between "
+        "reading each of the question's digits of that place and predicting it. Then the mean norm "
+        "at these digits. A place that no operand has is left out."
+    )
+    return Table("Gradient at the digits of the same place", headers, tuple(rows), note)

@@ -1,0 +1,132 @@
+"""Settings to vocabularies, and pairs to arrays of rows, in memory or memory-mapped."""
+
+import tempfile
+from array import array
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
+from functools import lru_cache
+from typing import NamedTuple
+
+import jax
+import numpy as np
+from jaxtyping import Int
+
+from s2sjax.config import Text
+from s2sjax.data.rows import Examples, Formatter
+from s2sjax.data.sampling import HELD_OUT_SEED
+from s2sjax.data.sentences import PairFile
+from s2sjax.data.subwords import SubwordVocabulary
+from s2sjax.data.tasks import TaskConfig
+from s2sjax.data.vocab import BOS, EOS, CharacterVocabulary, Vocabulary
+from s2sjax.data.words import Rules, WordVocabulary
+from s2sjax.errors import UserError
+
+
+class Split(NamedTuple):
+    """The rows of one split, in memory or memory-mapped."""
+
+    pairs: Sequence[tuple[str, str]]  # empty where the text stays on disk
+    examples: Examples
+    lengths: Int[np.ndarray, "n 2"]  # symbols of every source and target row, without padding
+    left_out: int = 0  # pairs that were too long
+
+
+def seed_key(seed: int) -> jax.Array:
+    """A typed key; the generator is threefry2x32, whatever JAX's settings say."""
+    return jax.random.key(seed, impl="threefry2x32")
+
+
+@lru_cache(maxsize=128)
+def pairs_of(task: TaskConfig, seed: int) -> Mapping[str, Iterable[tuple[str, str]]]:
+    """Text pairs of train, dev and test; drawn once for all arms that ask them."""
+    return task.pairs(jax.random.fold_in(seed_key(seed), 0))  # 0: the stream of the data
+
+
+def rows_of(task: TaskConfig, text: Text, seed: int, split: str) -> Split:
+    """The rows of a split; those that no seed decides are the same object for all seeds."""
+    if task.sizes is None:
+        return _shared_rows(task, text, split)
+    return lay_out(formatter(task, text), pairs_of(task, seed)[split])
+
+
+@lru_cache(maxsize=32)
+def _shared_rows(task: TaskConfig, text: Text, split: str) -> Split:
+    return lay_out(formatter(task, text), task.pairs(seed_key(0))[split])
+
+
+@lru_cache(maxsize=64)
+def formatter(task: TaskConfig, text: Text) -> Formatter:
+    """How a run lays out its text.
+
+    Characters of a task that knows them all are one vocabulary for both sides. Any other vocabulary
+    is made of training pairs: those of the files, or for a generated task those of one fixed key,
+    so that every seed has the same. A justified side without a known width is a UserError.
+    """
+    source, target = (_vocabulary(task, text, side) for side in (0, 1))
+    if task.source_width is None or task.target_width is None:
+        if text.source_justify or text.target_justify:
+            side = "source" if text.source_justify else "target"
+            raise UserError(f"Text.{side}_justify needs a task whose longest strings are known")
+        return Formatter(text, source, target, None)
+    # A text has no more words than characters. Its subwords are bytes at least, and a blank more.
+    most = max(len(c.encode()) for c in task.characters or "\U0010ffff")
+    sides = (text.source_unit, task.source_width), (text.target_unit, task.target_width)
+    read, written = (most * n + 1 if unit == "subwords" else n for unit, n in sides)
+    if text.start == "first_target" and written == 1:
+        raise UserError("Text.start first_target leaves nothing to predict of one symbol")
+    return Formatter(text, source, target, (read, written))
+
+
+def _vocabulary(task: TaskConfig, text: Text, side: int) -> Vocabulary:
+    unit, size = [(text.source_unit, text.source_size), (text.target_unit, text.target_size)][side]
+    if unit == "characters" and task.characters is not None:
+        if text.source_justify is None or text.target_justify is None:
+            return CharacterVocabulary(task.characters)
+        # All rows are full: the notebook's model has no padding and no symbol that cannot occur.
+        begin = (BOS,) if text.start == "bos" else ()
+        end = (EOS,) if text.source_eos or text.target_eos else ()
+        return CharacterVocabulary(task.characters, begin + end)
+    texts = (pair[side] for pair in task.pairs(seed_key(HELD_OUT_SEED))["train"])
+    if unit == "words":
+        rules = Rules(text.lower_case, text.cut)
+        return WordVocabulary.build(texts, rules, min_count=text.min_count, max_size=size)
+    kind = SubwordVocabulary if unit == "subwords" else CharacterVocabulary
+    return kind.build(texts, min_count=text.min_count, max_size=size)
+
+
+def lay_out(form: Formatter, pairs: Iterable[tuple[str, str]]) -> Split:
+    """Pairs to rows: of a `PairFile` in temporary files that have no name and end with the process.
+
+    Where no width is known, pairs longer than `Text.longest` are left out, of every split: one of a
+    hundred thousand words would take all memory. The order of the source does not matter to that.
+    All pairs too long is a UserError.
+    """
+    longest = form.text.longest
+    most = form.row_widths or form.with_ends(longest, longest)
+    on_disk = isinstance(pairs, PairFile)
+    kept, rows, lengths, total = [], [], array("q"), 0
+    with ExitStack() as stack:
+        files = [stack.enter_context(tempfile.TemporaryFile()) for _ in most if on_disk]
+        for total, pair in enumerate(pairs, start=1):  # noqa: B007
+            row = form.row(pair)
+            if form.widths is None and any(len(ids) > n for ids, n in zip(row, most, strict=True)):
+                continue
+            lengths.extend(map(len, row))
+            if on_disk:
+                for file, ids in zip(files, form.filled([row], most), strict=True):
+                    file.write(ids.tobytes())
+            else:
+                kept.append(pair)
+                rows.append(row)
+        n = len(lengths) // 2
+        if n < min(total, 1):
+            raise UserError(
+                f"all {total:,} pairs of a split are too long: none has at most {longest} symbols "
+                "on each side; raise Text.longest"
+            )
+        if on_disk:
+            maps = (np.memmap(files[i], np.int32, "r", shape=(n, most[i])) for i in (0, 1))
+            examples = Examples(*maps)
+        else:
+            examples = form.filled(rows)
+    return Split(kept, examples, np.array(lengths, np.int64).reshape(n, 2), total - n)

@@ -1,0 +1,234 @@
+"""Dates as people write them to ISO: 'Tuesday, March 3, 2020' -> '2020-03-03'.
+
+Months, weekdays and formats of every locale are CLDR's (the Unicode locale data), read through
+Babel; every kind of blank becomes a space.
+
+A question must have one answer. So a format of a locale is left out where
+
+- the year has two digits, because the century is open, or any part of the date is missing;
+- it writes what a format of this task, its own or another locale's, writes for another day of the
+  year: with en_US and fr no 3/4/2020 is left; with de and fi 3.4.2020 is.
+
+Only the year has four digits in a row, so every day of one year on every weekday shows all texts.
+"""
+
+import re
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import date, timedelta
+from functools import cache, lru_cache
+from itertools import chain, product
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from s2sjax import extras
+from s2sjax.data.sampling import Pairs, leak_free, quoted, require_enough, split_sizes
+from s2sjax.errors import UserError, at_least
+
+STYLES = ("full", "long", "medium", "short")  # CLDR's, of every locale; the rest are skeletons
+YEAR = "0000"  # stands for the year in a text of any year
+_DAYS = [date(2024, 1, 1) + timedelta(i) for i in range(366)]  # a leap year, from Monday on
+_PARTS = {"M": 0, "L": 0, "d": 1, "E": 2, "e": 2, "c": 2}  # a field's letter: month, day, weekday
+
+
+class Pattern(NamedTuple):
+    """One way of one locale to write a date, such as '%(EEEE)s, %(d)s. %(MMMM)s %(y)s'."""
+
+    template: str
+    texts: dict[tuple[int, int, int], str]
+    """By month, day and weekday, in the year `YEAR`; Monday is 0."""
+
+    def write(self, day: date) -> str:
+        text = self.texts[day.month, day.day, day.weekday()]
+        return text.replace(YEAR, f"{day.year:04}")
+
+
+class Patterns(NamedTuple):
+    """The patterns of some locales, and what they write."""
+
+    of_locale: dict[str, list[Pattern]]
+    days: dict[str, tuple[int, int]]
+    """Month and day of every text of the year `YEAR`."""
+    characters: str
+    """Of the dates of any year, and of their answers."""
+    width: int
+    """Characters of the longest text."""
+
+
+@lru_cache(maxsize=8)
+def unambiguous_patterns(locales: tuple[str, ...], formats: tuple[str, ...]) -> Patterns:
+    """Each locale's patterns that write nothing which could be another day.
+
+    Raises UserError for a locale or format that does not exist, a locale that has no pattern left,
+    and where Babel is not installed.
+    """
+    babel = extras.require("babel")
+    known = {}
+    for name in locales:
+        try:
+            known[name] = babel.Locale.parse(name)
+        except (ValueError, babel.UnknownLocaleError) as error:
+            raise UserError(
+                f"Dates.locales: Babel has no locale {quoted(name)}; such as en_US, de, pt_BR"
+            ) from error
+    for name in formats:
+        if not any(_cldr(locale, name) for locale in known.values()):
+            raise UserError(
+                f"Dates.formats: {quoted(name)} is none of {', '.join(STYLES)}, and no skeleton of "
+                "these locales such as yMd, yMEd, yMMMd, yMMMEd"
+            )
+    written = {name: _patterns(locale, formats) for name, locale in known.items()}
+    days: dict[str, tuple[int, int]] = {}
+    ambiguous = set()
+    for pattern in chain(*written.values()):
+        for (month, day, _), text in pattern.texts.items():
+            if days.setdefault(text, (month, day)) != (month, day):
+                ambiguous.add(text)
+    for name, patterns in written.items():
+        written[name] = [p for p in patterns if ambiguous.isdisjoint(p.texts.values())]
+        if not written[name]:
+            raise UserError(
+                f"Dates.formats: {name} has none left: each lacks a part of the date, or its "
+                "century, or is mistaken for another day's; add full or long"
+            )
+    kept = {text: days[text] for p in chain(*written.values()) for text in p.texts.values()}
+    characters = "".join(sorted({*" -0123456789", *"".join(kept)}))
+    return Patterns(written, kept, characters, max(map(len, kept)))
+
+
+def _cldr(locale: Any, name: str) -> Any:
+    """A locale's pattern of a style or skeleton, as Babel has it; None where there is none."""
+    return locale.date_formats[name] if name in STYLES else locale.datetime_skeletons.get(name)
+
+
+def _patterns(locale: Any, formats: tuple[str, ...]) -> list[Pattern]:
+    """A locale's distinct patterns that show the whole date, and nothing but the date."""
+    patterns: dict[str, Pattern] = {}
+    for cldr in filter(None, (_cldr(locale, name) for name in formats)):
+        template = re.sub(r"\s", " ", cldr.format).replace("%(yyyy)s", "%(y)s")
+        fields = set(re.findall(r"%\((\w+)\)s", template))
+        parts = {name: _PARTS.get(name[0], -1) for name in fields - {"y"}}
+        if "y" in fields and {0, 1} <= {*parts.values()} <= {0, 1, 2}:
+            shown = {name: _field(locale, name, part) for name, part in parts.items()}
+            texts = {}
+            for day, weekday in product(_DAYS, range(7)):
+                values = (day.month, day.day, weekday)
+                written = {name: shown[name][values[part]] for name, part in parts.items()}
+                texts[values] = template % {"y": YEAR, **written}
+            patterns[template] = Pattern(template, texts)
+    return list(patterns.values())
+
+
+@cache
+def _field(locale: Any, name: str, part: int) -> dict[int, str]:
+    """How a locale writes a field, such as MMMM, for every month, day or weekday."""
+    babel = extras.require("babel.dates")
+    samples = {(day.month, day.day, day.weekday())[part]: day for day in _DAYS}
+    written = {value: babel.DateTimeFormat(day, locale)[name] for value, day in samples.items()}
+    return {value: re.sub(r"\s", " ", text) for value, text in written.items()}
+
+
+def names(listed: str) -> tuple[str, ...]:
+    """The names that a setting lists, commas between them."""
+    return tuple(name.strip() for name in listed.split(","))
+
+
+@dataclass(frozen=True)
+class Dates:
+    """Dates of many languages to ISO: '3 de março de 2020' -> '2020-03-03'; none is asked twice."""
+
+    locales: str = "en_US,en_GB,de,fr,es,it,pt,nl,sv,da,fi,pl,cs,hu,tr,el,ru"
+    """Whose dates: CLDR's names, commas between them. Every one is equally likely."""
+    formats: str = "full,long,medium,short,yMd,yMEd,yMMMEd"
+    """How they are written: CLDR's styles and skeletons, commas between them. Formats that could be
+    two dates are left out: see `data/dates.py`."""
+    first_year: int = 1900
+    """Year of the earliest dates."""
+    last_year: int = 2099
+    """Year of the latest; 200 years have 73,049 dates."""
+    train: int = 50_000
+    """Training dates."""
+    dev: int = 1_000
+    """Dates for the curves drawn while training."""
+    test: int = 2_000
+    """Dates scored once, at the end."""
+    questions = "dates"
+    target_width = len("YYYY-MM-DD")
+
+    def __post_init__(self) -> None:
+        for setting in ("locales", "formats"):
+            listed = getattr(self, setting)
+            if "" in names(listed) or len(set(names(listed))) < len(names(listed)):
+                raise UserError(
+                    f"Dates.{setting} must be names with commas between them, each once, "
+                    f"not {listed!r}"
+                )
+        at_least(1, self, "train", "dev", "test")
+        at_least(1_000, self, "first_year", "last_year", most=9_999)
+        if self.last_year < self.first_year:
+            raise UserError(
+                f"Dates.last_year must be at least Dates.first_year = {self.first_year}, "
+                f"not {self.last_year}"
+            )
+        require_enough(self.sizes, len(self._ordinals), self.questions)
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        return split_sizes(self)
+
+    @property
+    def characters(self) -> str:
+        return self._patterns.characters
+
+    @property
+    def source_width(self) -> int:
+        return self._patterns.width
+
+    @property
+    def _patterns(self) -> Patterns:
+        return unambiguous_patterns(names(self.locales), names(self.formats))
+
+    @property
+    def _ordinals(self) -> range:
+        """The dates, as days since the year 1."""
+        first, last = date(self.first_year, 1, 1), date(self.last_year, 12, 31)
+        return range(first.toordinal(), last.toordinal() + 1)
+
+    def pinned(self) -> "Dates":
+        _ = self._patterns  # raises UserError where Babel lacks a locale or format
+        return self
+
+    def pairs(self, key: jax.Array) -> dict[str, Pairs]:
+        drawn = leak_free(self._draw, lambda question: question[0], self.sizes, key)
+        return {
+            split: [(pattern.write(day), day.isoformat()) for day, pattern in rows]
+            for split, rows in drawn.items()
+        }
+
+    def _draw(self, rng: np.random.Generator, size: int) -> list[tuple[date, Pattern]]:
+        """Dates, all equally likely, each with a locale's pattern: of any locale, any of its."""
+        patterns = list(self._patterns.of_locale.values())
+        days = rng.integers(self._ordinals.start, self._ordinals.stop, size).tolist()
+        locales = rng.integers(len(patterns), size=size).tolist()
+        which = rng.random(size).tolist()
+        return [
+            (date.fromordinal(day), patterns[i][int(share * len(patterns[i]))])
+            for day, i, share in zip(days, locales, which, strict=True)
+        ]
+
+    def answers(self, source: str) -> tuple[str, ...]:
+        patterns = list(chain(*self._patterns.of_locale.values()))
+        year = re.search("[0-9]{4}", source)
+        found = self._patterns.days.get(source.replace(year[0], YEAR, 1)) if year else None
+        if year and found:
+            with suppress(ValueError):  # 29 February
+                day = date(int(year[0]), *found)
+                if day.toordinal() in self._ordinals and source in {p.write(day) for p in patterns}:
+                    return (day.isoformat(),)
+        raise UserError(
+            f"{quoted(source)} is no date of this run: it takes those of {self.first_year} to "
+            f"{self.last_year}, the weekday right, such as "
+            f"{patterns[0].write(date(self.first_year, 3, 14))!r}"
+        )

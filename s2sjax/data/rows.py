@@ -1,0 +1,153 @@
+"""A pair of strings to rows of ids, and ids back to text.
+
+There are two kinds of padding. A *space* that justification writes into the text is an ordinary
+character: it is read, predicted and scored. A *pad* fills a row and is neither read nor scored.
+"""
+
+import re
+from collections.abc import Iterable, Sequence
+from itertools import takewhile
+from typing import Any, NamedTuple, SupportsIndex
+
+from jaxtyping import Float
+
+from s2sjax.config import SourceOrder, Text
+from s2sjax.data.vocab import NO_SYMBOL, Vocabulary, fill
+
+Row = tuple[list[int], list[int]]  # ids of a source and of a target
+
+
+class Examples(NamedTuple):
+    """Examples as int32 ids, on the host or on a device.
+
+    Attributes:
+        source: what the encoder reads, ``[..., n, source_time]``.
+        target: the start symbol, the answer and the end symbol, ``[..., n, target_time]``. The
+            decoder reads all but the last column and predicts all but the first. Where it reads
+            nothing, the first column is zero.
+    """
+
+    source: Any
+    target: Any
+
+
+class Batch(NamedTuple):
+    """Examples of one update or evaluation step; `weight` is 0 for rows that only fill it up."""
+
+    examples: Examples
+    weight: Float[Any, " batch"]
+
+
+class Formatter(NamedTuple):
+    """Strings to rows of ids and back, as `text` says."""
+
+    text: Text
+    source: Vocabulary
+    target: Vocabulary
+    widths: tuple[int, int] | None  # symbols of the longest strings; None: only the pairs tell
+
+    @property
+    def source_pad_id(self) -> int | None:
+        """Id of what the encoder skips, or None where it reads every symbol."""
+        return NO_SYMBOL if self.text.mask_spaces else self.source.pad_id
+
+    @property
+    def target_pad_id(self) -> int | None:
+        """Id of what fills targets and is not scored, or None where every target is full."""
+        return self.target.pad_id
+
+    @property
+    def row_widths(self) -> tuple[int, int] | None:
+        """Symbols of a full source and target row, start and end symbols included."""
+        return None if self.widths is None else self.with_ends(*self.widths)
+
+    def with_ends(self, source: int, target: int) -> tuple[int, int]:
+        """Symbols of the rows of a pair whose sides have so many symbols."""
+        text = self.text
+        copies = 2 if text.source_order == "doubled" else 1
+        return (
+            copies * source + text.lag + text.source_eos,
+            target + (text.start != "first_target") + text.target_eos,
+        )
+
+    def source_ids(self, question: str) -> list[int]:
+        """The row of a source: its symbols in the order in which they are read, then the end."""
+        text = self.text
+        space = self.source.encode(" ") if text.lag or text.source_justify else []
+        ids = self.source.encode(_rearranged(question, text.source_order))
+        ids = self._placed(ids, 0, [NO_SYMBOL] if text.mask_spaces else space) + text.lag * space
+        return [*ids, self.source.eos_id] if text.source_eos else ids
+
+    def answer_ids(self, answer: str) -> list[int]:
+        """The symbols of an answer in the order in which they are written; no start, no end."""
+        space = self.target.encode(" ") if self.text.target_justify else []
+        return self._placed(self.target.encode(answer), 1, space)
+
+    def _placed(self, ids: list[int], side: int, blank: list[int]) -> list[int]:
+        """Symbols in the order of a side, justified with blanks before or after that."""
+        text = self.text
+        order = (text.source_order, text.target_order)[side]
+        justify = (text.source_justify, text.target_justify)[side]
+        blanks = (self.widths[side] - len(ids)) * blank if justify and self.widths else []
+        left, right = ([], blanks) if justify == "left" else (blanks, [])
+        copies, step = 2 if order == "doubled" else 1, -1 if order == "reversed" else 1
+        if text.justify_when == "before":
+            return (copies * (left + ids + right))[::step]
+        return copies * left + (copies * ids)[::step] + copies * right
+
+    def target_ids(self, answer: str) -> list[int]:
+        """The row of a target: start symbol, if there is one, the answer, and the end symbol."""
+        ids, text = self.answer_ids(answer), self.text
+        if text.start != "first_target":
+            ids = [self.target.bos_id if text.start == "bos" else 0, *ids]
+        return [*ids, self.target.eos_id] if text.target_eos else ids
+
+    def row(self, pair: tuple[str, str]) -> Row:
+        """The source and the target row of a pair, not yet filled."""
+        return self.source_ids(pair[0]), self.target_ids(pair[1])
+
+    def filled(self, rows: Sequence[Row], widths: tuple[int, int] | None = None) -> Examples:
+        """Rows filled to `widths`; by default to those of the task, else of the widest rows."""
+        sources, targets = [row[0] for row in rows], [row[1] for row in rows]
+        widest = (max(map(len, sources), default=1), max(map(len, targets), default=1))
+        source, target = widths or self.row_widths or widest
+        return Examples(
+            fill(sources, source, self.source.pad_id), fill(targets, target, self.target.pad_id)
+        )
+
+    def examples(
+        self, pairs: Iterable[tuple[str, str]], widths: tuple[int, int] | None = None
+    ) -> Examples:
+        """The rows of pairs: see `filled`."""
+        return self.filled([self.row(pair) for pair in pairs], widths)
+
+    def read(self, ids: Iterable[SupportsIndex], given: Sequence[int] = ()) -> str:
+        """The answer that decoded ids spell, without the spaces that justification wrote.
+
+        `given` are the symbols that the decoder was given before them; an end symbol may be there.
+        """
+        ends = (self.target.eos_id, NO_SYMBOL)
+        written = [*given, *takewhile(lambda i: i not in ends, map(int, ids))]
+        backwards = self.text.target_order == "reversed"
+        answer = self.target.decode(written[:: -1 if backwards else 1])
+        side = self.text.target_justify
+        if side and self.text.justify_when == "after" and backwards:
+            side = {"left": "right", "right": "left"}[side]
+        return {"left": answer.rstrip(" "), "right": answer.lstrip(" ")}.get(side or "", answer)
+
+    def reference(self, answer: str) -> str:
+        """An answer as the target's vocabulary would spell it, its unknown words as they stand."""
+        return self.target.join(self.target.pieces(answer))
+
+    def given(self, answer: str) -> list[int]:
+        """The symbols of an answer that are given to the decoder: its first one, or none."""
+        return self.answer_ids(answer)[:1] if self.text.start == "first_target" else []
+
+
+def _rearranged(question: str, order: SourceOrder) -> str:
+    """Put the parts of a question in an order; orders of all its symbols are left to the ids."""
+    if order == "digits_reversed":
+        return re.sub("[0-9]+", lambda operand: operand[0][::-1], question)
+    if order == "operands_swapped":
+        return "".join(re.split("([+-])", question)[::-1])
+    return question

@@ -1,0 +1,98 @@
+"""Draws of distinct examples, and splits that cannot leak: what every generated task shares.
+
+Text is made on the host by NumPy, whose generators may change with its versions: a test pins hashes
+of every task's questions.
+"""
+
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from typing import Any, TypeVar
+
+import jax
+import numpy as np
+
+from s2sjax.errors import UserError
+
+T = TypeVar("T")
+Draw = Callable[[np.random.Generator, int], Sequence[T]]  # so many examples, with replacement
+Pairs = list[tuple[str, str]]  # source and target strings
+
+HELD_OUT_SEED = 2_014  # of what all seeds of a study share: the year of Sutskever, Vinyals & Le
+
+
+def split_sizes(task: object) -> dict[str, int]:
+    """How many examples each split has, by a task's settings."""
+    return {split: getattr(task, split) for split in ("train", "dev", "test")}
+
+
+def generator(key: jax.Array) -> np.random.Generator:
+    """NumPy's generator, seeded by a JAX key."""
+    return np.random.default_rng(np.asarray(jax.random.key_data(key)))
+
+
+def shared_generator() -> np.random.Generator:
+    """The generator of the dev and test sets, which all seeds share."""
+    return np.random.default_rng([0, HELD_OUT_SEED])  # the data of JAX' threefry key of that seed
+
+
+def distinct(
+    draw: Draw[T],
+    canonical: Callable[[T], Hashable],
+    size: int,
+    rng: np.random.Generator,
+    seen: set[Any],
+) -> list[T]:
+    """The first `size` draws whose canonical form is not in `seen`, which grows by them.
+
+    The caller makes sure that enough exist.
+    """
+    kept: list[T] = []
+    at_a_time = max(64, size)
+    while len(kept) < size:
+        for item in draw(rng, at_a_time):
+            form = canonical(item)
+            if form not in seen and len(kept) < size:
+                seen.add(form)
+                kept.append(item)
+        at_a_time *= 2
+    return kept
+
+
+def leak_free(
+    draw: Draw[T],
+    canonical: Callable[[T], Hashable],
+    sizes: Mapping[str, int],
+    key: jax.Array,
+    *,
+    pooled: bool = False,
+) -> dict[str, list[T]]:
+    """Splits in which no canonical form occurs twice; only train depends on `key`.
+
+    Where some examples are much likelier than others, the split that is drawn first takes them all.
+    With `pooled`, test and dev are therefore picked at random from as many draws as all splits have
+    together: every split then has its share, and test and dev depend on all sizes.
+    """
+    shared, seen = shared_generator(), set[Any]()
+    if pooled:
+        pool = distinct(draw, canonical, sum(sizes.values()), shared, set())
+        picked = [pool[i] for i in shared.permutation(len(pool)).tolist()]
+        test, dev = picked[: sizes["test"]], picked[sizes["test"] :][: sizes["dev"]]
+        seen = {*map(canonical, test + dev)}
+    else:
+        test = distinct(draw, canonical, sizes["test"], shared, seen)
+        dev = distinct(draw, canonical, sizes["dev"], shared, seen)
+    train = distinct(draw, canonical, sizes["train"], generator(key), seen)
+    return {"train": train, "dev": dev, "test": test}
+
+
+def require_enough(sizes: Mapping[str, int], existing: int, what: str) -> None:
+    """Raise UserError when splits ask for more distinct examples than exist."""
+    if (total := sum(sizes.values())) > existing:
+        raise UserError(
+            f"{total:,} distinct {what} are asked for ({' + '.join(sizes)}) "
+            f"but only {existing:,} exist"
+        )
+
+
+def quoted(text: str) -> str:
+    """A string as an error shows it: in quotes, cut after 80 characters."""
+    return repr(text if len(text) <= 80 else f"{text[:79]}…")

@@ -1,0 +1,119 @@
+"""Copy, reverse and sort strings: tasks whose difficulty is known, for tests and controls."""
+
+from dataclasses import dataclass
+from functools import partial
+from string import ascii_lowercase
+from typing import Literal
+
+import jax
+import numpy as np
+from numpy.random import Generator
+
+from s2sjax.data import sampling
+from s2sjax.data.sampling import Pairs, quoted
+from s2sjax.errors import UserError, at_least
+
+
+@dataclass(frozen=True)
+class Toy:
+    """Strings to copy, reverse or sort, all distinct: 'bca' -> 'bca' | 'acb' | 'abc'.
+
+    Their length is uniform in min_length .. max_length where enough strings exist; of lengths with
+    few strings each split has its share (`pooled` in `sampling.leak_free`).
+    """
+
+    kind: Literal["copy", "reverse", "sort"] = "copy"
+    """What the answer is."""
+    symbols: int = 8
+    """Size of the alphabet, from 'a' on: at most 26."""
+    min_length: int = 1
+    """Shortest string, in characters."""
+    max_length: int = 6
+    """Longest string, in characters."""
+    longer: int = 0
+    """If not 0, the test has as many strings again, 2 x `test` in all: the second half are up to so
+    many characters longer than any that was trained on."""
+    train: int = 2_000
+    """Training strings."""
+    dev: int = 200
+    """Strings for the curves drawn while training."""
+    test: int = 200
+    """Strings scored once, at the end."""
+
+    def __post_init__(self) -> None:
+        at_least(1, self, "min_length", "train", "dev", "test")
+        at_least(1, self, "symbols", most=26)
+        at_least(0, self, "longer", most=1_000)
+        if self.max_length < self.min_length:
+            raise UserError(
+                f"Toy.max_length must be at least Toy.min_length = {self.min_length}, "
+                f"not {self.max_length}"
+            )
+        at_least(1, self, "max_length", most=1_000)
+        existing = self._existing(self.min_length, self.max_length)
+        sampling.require_enough(sampling.split_sizes(self), existing, self.questions)
+        if self.longer:
+            existing = self._existing(self.max_length + 1, self.source_width)
+            sampling.require_enough({"test": self.test}, existing, f"longer {self.questions}")
+
+    @property
+    def questions(self) -> str:
+        return f"strings to {self.kind}"
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        return sampling.split_sizes(self) | {"test": 2 * self.test if self.longer else self.test}
+
+    @property
+    def characters(self) -> str:
+        return f" {self._alphabet}"  # the space of justified strings
+
+    @property
+    def source_width(self) -> int:
+        return self.max_length + self.longer
+
+    @property
+    def target_width(self) -> int:
+        return self.source_width
+
+    @property
+    def _alphabet(self) -> str:
+        return ascii_lowercase[: self.symbols]
+
+    def _existing(self, shortest: int, longest: int) -> int:
+        return sum(self.symbols**length for length in range(shortest, longest + 1))
+
+    def pinned(self) -> "Toy":
+        return self
+
+    def pairs(self, key: jax.Array) -> dict[str, Pairs]:
+        sizes = sampling.split_sizes(self)
+        scarce = self.symbols**self.min_length < sum(sizes.values())
+        draw = partial(self._strings, self.min_length, self.max_length)
+        drawn = sampling.leak_free(draw, str, sizes, key, pooled=scarce)
+        if self.longer:
+            draw = partial(self._strings, self.max_length + 1, self.source_width)
+            rng = sampling.shared_generator()
+            drawn["test"] += sampling.distinct(draw, str, self.test, rng, set())
+        return {split: [(s, self.answers(s)[0]) for s in rows] for split, rows in drawn.items()}
+
+    def _strings(self, shortest: int, longest: int, rng: Generator, size: int) -> list[str]:
+        """Draw strings, their length uniform in shortest .. longest."""
+        rows = np.array(list(self._alphabet))[rng.integers(0, self.symbols, (size, longest))]
+        lengths = rng.integers(shortest, longest + 1, size)
+        return ["".join(row[:n]) for row, n in zip(rows, lengths, strict=True)]
+
+    def answers(self, source: str) -> tuple[str, ...]:
+        if unknown := "".join(sorted(set(source) - set(self._alphabet))):
+            raise UserError(
+                f"{quoted(source)} has characters outside the alphabet: {quoted(unknown)}; "
+                f"it is {self._alphabet!r}"
+            )
+        if not self.min_length <= len(source) <= self.source_width:
+            raise UserError(
+                f"{quoted(source)} has {len(source)} characters; "
+                f"this run takes {self.min_length} to {self.source_width}"
+            )
+        if self.kind == "copy":
+            return (source,)
+        return (source[::-1] if self.kind == "reverse" else "".join(sorted(source)),)

@@ -1,0 +1,1 @@
+"""Ids to logits to ids; knows no text."""

@@ -1,0 +1,206 @@
+"""The encoder-decoder as Linen modules.
+
+Sutskever, Vinyals & Le (2014): recurrent layers read the source, and their last state starts the
+layers that write the target. With attention (Bahdanau et al., 2015; Luong et al., 2015) every step
+also attends to the encoder's outputs. `Seq2Seq.__call__` scores a whole target at once (teacher
+forcing); `encode` and `step` go one symbol at a time and give the same logits.
+"""
+
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from s2sjax.config import Model
+from s2sjax.model.attention import Attention, Memory
+from s2sjax.model.dropout import Noise, dropout, fold_in
+from s2sjax.model.layers import Carries, Layers, RecurrentMasks
+from s2sjax.model.linear import Affine
+from s2sjax.model.rnn import Carry, Hidden, Mask, Projected, zero_carry
+
+ENCODING, RECURRENCE, DECODING = range(3)
+"""Folded into a noise: for the encoder, the decoder's recurrent masks, the decoder's steps."""
+_OUTPUT, _EMBEDDING = 2**31 - 2, 2**31 - 4
+"""Folded in, too; no layer or time step has these numbers."""
+
+Sources = Int[Array, "batch source_time"]
+Targets = Int[Array, "batch target_time"]
+Logits = Float[Array, "batch target_time vocab"]
+Alignment = Float[Array, "batch target_time source_time"]
+
+
+class State(NamedTuple):
+    """What a decoder carries from step to step; None is what its settings do without."""
+
+    carries: Carries
+    previous_readout: Hidden | None = None
+    alignment: Float[Array, "batch source_time"] | None = None
+    """The last step's attention weights."""
+
+
+class Encoding(NamedTuple):
+    """What the decoder may use of a source; None is what its settings do without."""
+
+    initial_state: State
+    repeated_input: Float[Array, "batch gates"] | None
+    """What the encoder's last output adds to every projected input."""
+    logit_offset: Float[Array, "batch vocab"] | None
+    """What it adds to the logits of every step."""
+    memory: Memory | None
+    recurrent_masks: RecurrentMasks
+    """The decoder's."""
+
+
+def padding_mask(ids: Int[Array, "*n"], pad_id: int | None) -> Bool[Array, "*n"] | None:
+    """True at real symbols; None without a pad id, so that no mask is computed."""
+    return None if pad_id is None else ids != pad_id
+
+
+class Seq2Seq(nn.Module):
+    """Source ids to logits of target symbols; `pad_id` is never read, None where rows are full."""
+
+    source_vocab_size: int
+    target_vocab_size: int
+    pad_id: int | None
+    config: Model
+
+    def setup(self) -> None:
+        c, size = self.config, self.config.hidden_size
+        repeat = c.decoder == "repeat"
+        reads_context = repeat or c.peeky or c.attend != "after"
+        self.encoder = Layers(c.encoder_layers, self.source_vocab_size, 0, c, c.directions)
+        vocab_size = 0 if repeat else self.target_vocab_size
+        self.decoder = Layers(c.decoder_layers, vocab_size, size * reads_context, c)
+        if c.attention is not None:
+            self.attention = Attention(c)
+        if c.hand_over == "learned":
+            self.bridges = [Affine(size, size, c) for _ in range(c.decoder_layers)]
+        self.output = Affine(size * (1 + c.peeky), self.target_vocab_size, c)
+
+    def encode(self, source: Sources, noise: Noise = None) -> Encoding:
+        """Read the source; `noise` switches dropout on, also in the decoder's recurrence."""
+        z = self.encoder.project(source, fold_in(fold_in(noise, ENCODING), _EMBEDDING))
+        return self.encode_projected(z, padding_mask(source, self.pad_id), noise)
+
+    def encode_projected(self, z: Projected, mask: Mask | None, noise: Noise = None) -> Encoding:
+        """`encode` from the projected source ``encoder.project(source)``."""
+        c, batch = self.config, len(z)
+        encoder_noise = fold_in(noise, ENCODING)
+        recurrent_masks = self.encoder.recurrent_masks(encoder_noise, batch)
+        carries, outputs = self.encoder(z, None, mask, encoder_noise, recurrent_masks)
+        last = carries[-1].h
+        repeated_input = logit_offset = memory = previous_readout = alignment = None
+        if c.decoder == "repeat" or c.peeky:
+            repeated_input = self.decoder.project_context(last)
+        if c.peeky:
+            logit_offset = self.output(last, c.hidden_size)
+        if c.attention is not None:
+            memory = self.attention.memory(outputs, mask)
+            alignment = jnp.zeros(z.shape[:2], z.dtype)
+        if c.attend == "feeding":
+            previous_readout = jnp.zeros_like(last)
+        state = State(self._initial_carries(carries, z[:, 0]), previous_readout, alignment)
+        recurrent_masks = self.decoder.recurrent_masks(fold_in(noise, RECURRENCE), batch)
+        return Encoding(state, repeated_input, logit_offset, memory, recurrent_masks)
+
+    def _initial_carries(self, carries, z):
+        """The decoder's: the encoder's last ones, from the top down; further layers have zero."""
+        c = self.config
+        zero = (zero_carry(c.cell, z),) * c.decoder_layers
+        if c.decoder == "repeat" or c.hand_over == "zero":
+            return zero
+        if c.hand_over == "learned":
+            top = carries[-1].h  # Bahdanau et al. (2015), appendix A.2.2
+            return tuple(Carry(zero[0].c, jnp.tanh(bridge(top))) for bridge in self.bridges)
+        if c.hand_over == "hidden":
+            carries = tuple(Carry(jnp.zeros_like(carry.h), carry.h) for carry in carries)
+        shared = min(c.encoder_layers, c.decoder_layers)
+        return zero[: c.decoder_layers - shared] + carries[c.encoder_layers - shared :]
+
+    def step(
+        self, state: State, token: Int[Array, " batch"], encoding: Encoding, noise: Noise = None
+    ) -> tuple[State, Float[Array, "batch vocab"]]:
+        """Read one target symbol and give the logits of the next; every step needs a new noise."""
+        z = self._project_targets(token, encoding, noise)
+        state, context, top = self._advance(state, z, encoding, noise)
+        return state, self._logits(context, top, encoding, noise)
+
+    def _project_targets(self, tokens, encoding, noise):
+        """The decoder's projected inputs; one that repeats leaves the tokens unread."""
+        repeated = encoding.repeated_input
+        if repeated is not None:
+            repeated = _over_time(repeated, tokens.shape)
+            if self.config.decoder == "repeat":
+                return repeated
+        z = self.decoder.project(tokens, fold_in(noise, _EMBEDDING))
+        return z if repeated is None else z + repeated
+
+    def _advance(self, state, z, encoding, noise):
+        """One step from the projected target: state, attention's context, and top output.
+
+        With input feeding the readout is there in place of the last two.
+        """
+        memory = encoding.memory
+        context = alignment = None
+        if self.config.attend == "before":
+            context, alignment = self.attention.attend(state.carries[-1].h, memory)
+            z = z + self.decoder.project_context(context)
+        elif state.previous_readout is not None:
+            z = z + self.decoder.project_context(state.previous_readout)
+        carries, top = self.decoder.step(z, state.carries, noise, encoding.recurrent_masks)
+        if memory is not None and context is None:
+            context, alignment = self.attention.attend(top, memory)
+            if self.config.attend == "feeding":
+                readout = self.attention.readout(context, top)
+                return State(carries, readout, alignment), None, readout
+        return State(carries, None, alignment), context, top
+
+    def _logits(self, context, top, encoding, noise):
+        readout = top if context is None else self.attention.readout(context, top)
+        logits = self.output(dropout(readout, "dropout", fold_in(noise, _OUTPUT)))
+        if encoding.logit_offset is None:
+            return logits
+        return logits + _over_time(encoding.logit_offset, logits.shape[:-1])
+
+    def __call__(self, source: Sources, target_in: Targets, noise: Noise = None) -> Logits:
+        """Logits of every next symbol, given the gold symbols before it; `noise` is dropout's."""
+        return self.decode_forced(self.encode(source, noise), target_in, fold_in(noise, DECODING))
+
+    def decode_forced(self, encoding: Encoding, target_in: Targets, noise: Noise = None) -> Logits:
+        """`__call__` from the encoding on."""
+        return self.decode_forced_with_alignment(encoding, target_in, noise)[0]
+
+    def decode_forced_with_alignment(
+        self, encoding: Encoding, target_in: Targets, noise: Noise = None
+    ) -> tuple[Logits, Alignment | None]:
+        """`decode_forced`, and the attention weights of every step; None without attention."""
+        z = self._project_targets(target_in, encoding, noise)
+        context = alignment = None
+        if self.config.attend != "after":
+            context, top, alignment = self._scan_steps(encoding, z, noise)
+        else:
+            # A decoder that repeats starts from zero: None saves the first recurrent product.
+            repeat = self.config.decoder == "repeat"
+            carries = None if repeat else encoding.initial_state.carries
+            _, top = self.decoder(z, carries, None, noise, encoding.recurrent_masks)
+            if encoding.memory is not None:
+                context, alignment = self.attention.attend(top, encoding.memory)
+        return self._logits(context, top, encoding, noise), alignment
+
+    def _scan_steps(self, encoding, z, noise):
+        """`_advance` over time: a scan, because a step needs what the one before attended to."""
+
+        def advance(model, state, inputs):
+            z, time = inputs
+            state, context, top = model._advance(state, z, encoding, fold_in(noise, time))
+            return state, (context, top, state.alignment)
+
+        parameters: Any = {"variable_broadcast": "params", "split_rngs": {"params": False}}
+        scan = nn.scan(advance, in_axes=((1, 0),), out_axes=1, **parameters)
+        return scan(self, encoding.initial_state, (z, jnp.arange(z.shape[1])))[1]
+
+
+def _over_time(x, shape):
+    """Repeat ``[batch, n]`` at every step: ``[*shape, n]``, where `shape` is ``batch, *time``."""
+    return jnp.broadcast_to(x.reshape(len(x), *(1,) * (len(shape) - 1), -1), (*shape, x.shape[-1]))

@@ -1,0 +1,1 @@
+"""Results to statistics, tables and pictures; imports no JAX."""

@@ -1,0 +1,249 @@
+"""Claims against results: published figures, predictions, times to a threshold.
+
+A published figure is of one run, so it is compared with the range of one more of our seeds. A
+prediction is about a paired difference: its interval decides, and for a direction a test too,
+corrected for the number of directions that were predicted. A ValueError names what is missing.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal, NamedTuple
+
+from s2sjax.report import tables
+from s2sjax.report.results import Results, by_seed, series
+from s2sjax.report.stats import Comparison, compare, holm, prediction, smallest_p
+from s2sjax.report.tables import NONE, Table, difference, number, quantity, score, unit
+
+Split = Literal["train", "dev", "test"]
+Verdict = Literal["held", "failed", "open"]
+Expect = Literal["equal", "greater", "less"]
+
+LATER = "not run yet"
+LEVEL = 0.05  # largest p, corrected, with which a predicted direction has held or failed
+MEDIAN = "Median: the epoch by which half of the seeds reached it; a dash: fewer than half did."
+
+
+class Published(NamedTuple):
+    """A published figure, and which of our numbers measures the same."""
+
+    label: str  # whose figure, of what
+    value: float | None  # as our metric is stored; None: nobody published one
+    arm: str
+    metric: str
+    split: Split = "test"
+    epoch: int | Literal["best"] | None = None  # None: the last one; "best": each seed's best
+    source: str = ""  # where it was printed
+    setting: str = ""  # theirs or both
+    reason: str = ""  # the likely one, if it lies outside
+    decimals: int = 2  # as printed, in our unit: it stands for all that rounds to it
+
+
+def published_table(pairs: Sequence[tuple[Results | None, Published]]) -> Table:
+    """Published figures and our seeds, a row each; without results, a figure is "not run yet"."""
+    rows = []
+    for results, p in pairs:
+        seeds = _seeds_of(results, p)
+        more = prediction(seeds) if len(seeds) > 1 else None
+        # Normal theory does not know that no value is below 0, or above 100 %.
+        ends = more and (max(more[0], 0.0), min(more[1], unit(p.metric).highest))
+        epoch = "" if p.epoch is None else "best epoch" if p.epoch == "best" else f"epoch {p.epoch}"
+        where = [p.setting, f"{p.split} set" if p.split != "test" else "", epoch]
+        cells = (
+            f"{p.label} ({p.source})" if p.source and p.value is not None else p.label,
+            NONE if p.value is None else quantity(p.value, p.metric, p.decimals),
+            score(seeds, p.metric) if seeds else NONE,
+            str(len(seeds)) if seeds else NONE,
+            tables.span(*ends, p.metric) if ends else NONE,
+            ", ".join(filter(None, where)) or NONE,
+            _against(p, more) if seeds else LATER,
+        )
+        rows.append(cells)
+    headers = ("what", "published", "ours", "n", "one more seed (95 %)", "setting", "verdict")
+    note = (
+        "Ours: mean over n seeds [95 % bootstrap interval of the mean]. A published figure is one "
+        "run's, so it is inside or outside of the range that one more of our seeds would fall in; "
+        "above and below say where the published figure lies."
+    )
+    table = Table("Published figures and ours", headers, tuple(rows), note)
+    return _named(table, [p.metric for _, p in pairs])
+
+
+def _seeds_of(results: Results | None, p: Published) -> list[float]:
+    if results is None:
+        return []
+    if p.epoch is None:
+        return [*by_seed(results, p.arm, p.metric, p.split).values()]
+    curves = series(results, p.arm, p.metric, p.split)
+    if p.epoch == "best":
+        best = min if tables.lower_is_better(p.metric) else max
+        return [best(curve.values()) for curve in curves.values()]
+    if lacking := [seed for seed, curve in curves.items() if p.epoch not in curve]:
+        where = f"{p.metric!r} on {p.split!r} at epoch {p.epoch}"
+        there = f"there are epochs {sorted(set().union(*curves.values()))}"
+        raise ValueError(f"Seeds {lacking} of arm {p.arm!r} have no {where}; {there}.")
+    return [curve[p.epoch] for curve in curves.values()]
+
+
+def _against(p: Published, more: tuple[float, float] | None) -> str:
+    if p.value is None:
+        return "new"
+    if more is None:
+        return "one seed: no spread"
+    rounding = 0.5 * 10.0**-p.decimals / unit(p.metric).scale
+    low, high = more
+    if low - rounding <= p.value <= high + rounding:
+        return "inside the seed spread"
+    side = "above" if p.value > high else "below"
+    return "; ".join(filter(None, (f"outside: {side}", p.reason)))
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What was expected of a paired difference ``a - b``, on the test split at the last epoch."""
+
+    claim: str  # in words
+    a: str  # the arm that the claim is about
+    b: str  # the arm it is compared with
+    metric: str
+    expect: Expect
+    margin: float = 0.0  # of "equal": the difference lies within -+margin, as stored
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.margin < float("inf"):
+            raise ValueError(f"A margin is a number from 0 on, but {self.claim!r}: {self.margin}.")
+        if self.margin and self.expect != "equal":
+            raise ValueError(f"A direction has no margin, but {self.claim!r}: {self.margin}.")
+
+
+class Judgement(NamedTuple):
+    """The result of a prediction."""
+
+    comparison: Comparison
+    p: float | None  # of a direction, corrected
+    verdict: Verdict
+    sentence: str
+
+
+def judge(results: Results, predictions: Sequence[Prediction]) -> list[Judgement]:
+    """Compares predictions with the seeds that both arms of each have.
+
+    A direction has held or failed where its interval says so and its sign-flip p, after Holm
+    correction for all directions here, is at most `LEVEL`. Too few seeds for such a p: open.
+    """
+    compared = [paired(results, p.a, p.b, p.metric) for p in predictions]
+    directions = [i for i, p in enumerate(predictions) if p.expect != "equal"]
+    ps = {i: p for i in directions if (p := compared[i].p_sign_flip) is not None}
+    corrected = dict(zip(ps, holm([*ps.values()]), strict=True))
+    judged = []
+    for i, (p, c) in enumerate(zip(predictions, compared, strict=True)):
+        least, tests = smallest_p(c.n), len(ps) if i in ps else 1
+        undecided = least > LEVEL or corrected.get(i, 0.0) > LEVEL
+        verdict = "open" if undecided else verdict_of(c.ci95, p.expect, p.margin)
+        within = f"within ±{number(p.margin, p.metric)}"
+        place = {"greater": "above 0", "less": "below 0"}.get(p.expect, within)
+        words = {"held": place, "failed": f"not {place}", "open": f"{place} or not"}[verdict]
+        if verdict == "open" and least * tests > LEVEL:
+            words = "too few seeds"
+        judged.append(Judgement(c, corrected.get(i), verdict, f"{verdict}: {words}"))
+    return judged
+
+
+def paired(results: Results, a: str, b: str, metric: str) -> Comparison:
+    """Compares two arms over the seeds that both have, on the test split at their last epoch."""
+    values_a, values_b = by_seed(results, a, metric), by_seed(results, b, metric)
+    shared = sorted(values_a.keys() & values_b.keys())
+    if not shared:
+        seeds = f"{[*values_a]} and {[*values_b]}"
+        raise ValueError(f"Arms {a!r} and {b!r} share no seed: they have {seeds}.")
+    return compare(a, b, metric, [values_a[s] for s in shared], [values_b[s] for s in shared])
+
+
+def verdict_of(ci95: tuple[float, float] | None, expect: Expect, margin: float = 0.0) -> Verdict:
+    """Whether all of an interval of ``a - b`` is as expected ("held") or none of it ("failed")."""
+    if ci95 is None:
+        return "open"
+    # A difference of .52 - .50 is not the float .02; margins are meant to the last digit.
+    (low, high), margin = (round(end, 12) for end in ci95), round(margin, 12)
+    if expect == "less":
+        low, high = -high, -low
+    if expect == "equal":
+        held, failed = -margin <= low and high <= margin, low > margin or high < -margin
+    else:
+        held, failed = low > 0, high <= 0
+    return "held" if held else "failed" if failed else "open"
+
+
+def prediction_table(results: Results, predictions: Sequence[Prediction]) -> Table:
+    """Predictions and what happened, a row each."""
+    judged = judge(results, predictions)
+    rows = [
+        (
+            p.claim,
+            f"{p.a}, {quantity(c.mean_a, p.metric)}",
+            f"{p.b}, {quantity(c.mean_b, p.metric)}",
+            difference(c.mean_difference, c.ci95, p.metric),
+            str(c.n),
+            *(NONE if x is None else f"{x:.2g}" for x in (c.p_sign_flip, corrected)),
+            sentence,
+        )
+        for p, (c, corrected, _, sentence) in zip(predictions, judged, strict=True)
+    ]
+    directions = sum(p.expect != "equal" for p in predictions)
+    note = (
+        f", and the same after Holm correction for the {directions} direction"
+        f"{'s' * (directions != 1)} predicted here. Held: all of the interval lies where it was "
+        "predicted; failed: none of it does; open: the seeds cannot decide. Directions are decided "
+        f"only after Holm correction, with p at most {LEVEL:g}."
+    )
+    headers = ("prediction", "a", "b", "difference", "n", "p", "p, Holm", "verdict")
+    note = tables.paired_note(note, [judgement.comparison.n for judgement in judged])
+    table = Table("What was predicted", headers, tuple(rows), note)
+    return _named(table, [p.metric for p in predictions])
+
+
+def _named(table: Table, metrics: Sequence[str]) -> Table:
+    """The table with its metric in the title, or in each row where rows have different ones."""
+    names, title, rows = [tables.metric_name(metric) for metric in metrics], table.title, table.rows
+    if len({*names}) == 1:
+        title = f"{title}: {names[0]}"
+    if len({*metrics}) > 1:
+        rows = tuple((f"{r[0]}: {name}", *r[1:]) for r, name in zip(rows, names, strict=True))
+    return replace(table, title=title, rows=rows)
+
+
+def epochs_to(
+    results: Results, arm: str, metric: str, threshold: float, split: Split = "dev"
+) -> dict[int, int | None]:
+    """``{seed: epoch}``: the first evaluated epoch at which a threshold was reached, or None."""
+    sign = -1 if tables.lower_is_better(metric) else 1
+    return {
+        seed: next((e for e, value in curve.items() if sign * value >= sign * threshold), None)
+        for seed, curve in series(results, arm, metric, split).items()
+    }
+
+
+def threshold_table(
+    results: Results, metric: str, thresholds: Sequence[float], arms: Sequence[str]
+) -> Table:
+    """How soon each arm reaches each threshold: a row a threshold and arm."""
+    rows = []
+    for threshold in thresholds:
+        for arm in arms:
+            reached = epochs_to(results, arm, metric, threshold).values()
+            rows.append((arm, quantity(threshold, metric), *times([*reached])))
+    return Table(
+        f"Epochs to a threshold: {tables.metric_name(metric)}, dev set",
+        ("arm", "threshold", "n", "seeds that reached it", "median epoch [lowest to highest]"),
+        tuple(rows),
+        f"The first evaluated epoch at which the threshold was reached. {MEDIAN}",
+    )
+
+
+def times(epochs: Sequence[int | None]) -> tuple[str, str, str]:
+    """Cells: n, how many reached it, the median with its range; those that never did come last."""
+    n, reached = len(epochs), sorted(epoch for epoch in epochs if epoch is not None)
+    if not reached:
+        return str(n), "0", "never"
+    median = str(reached[(n - 1) // 2]) if 2 * len(reached) >= n else NONE
+    highest = reached[-1] if len(reached) == n else "never"
+    return str(n), str(len(reached)), median if n == 1 else f"{median} [{reached[0]} to {highest}]"

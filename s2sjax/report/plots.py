@@ -1,0 +1,294 @@
+"""Records to pictures.
+
+Every seed is drawn, floors are drawn and named, and a picture says how many seeds there are and
+what its marks mean. An arm has the colour of its place among the arms. The same records give the
+same bytes. A ValueError says what cannot be drawn, and nothing is written.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from s2sjax.report import canvas
+from s2sjax.report.canvas import COLOURS, GREY, INK, Panel, Row, line_of, picture, seed_note
+from s2sjax.report.claims import paired
+from s2sjax.report.results import Results, arms, by_seed, series, values
+from s2sjax.report.tables import difference, metric_name, quantity, score, unit
+
+VERDICTS = {"held": COLOURS[0], "failed": COLOURS[1], "open": GREY}
+Category = int | str
+Numbers = Mapping[str, float]
+Groups = Mapping[str, Sequence[str]]
+Shares = Mapping[str, Mapping[Category, Sequence[float]]]
+
+
+def learning_curves(
+    results: Results, metric: str, floors: Numbers, path: Path, published: Numbers | None = None
+) -> None:
+    """Draws a metric on the dev set against the epoch: a thin line a seed, a thick one the mean.
+
+    `floors`, ``{label: value}``, are grey lines, `published`, ``{arm: value}``, diamonds.
+    """
+    names, published = arms(results), published or {}
+    seeds = {arm: series(results, arm, metric, "dev") for arm in names}
+    last = max(epoch for curves in seeds.values() for curve in curves.values() for epoch in curve)
+    note = seed_note(map(len, seeds.values()), "Thin lines: seeds; thick, and numbers: their mean.")
+    height = canvas.height_for([*names, *published, *floors], 4.5)
+    with picture(path, height, f"{metric_name(metric)}, dev set", note) as figure:
+        axes = figure.add_subplot()
+        means, diamonds = [], []
+        for i, arm in enumerate(names):
+            for curve in seeds[arm].values():
+                axes.plot([*curve], [*curve.values()], **line_of(i), linewidth=0.8, alpha=0.4)
+            epochs = sorted(set.intersection(*map(set, seeds[arm].values())))
+            mean = [float(np.mean([c[e] for c in seeds[arm].values()])) for e in epochs]
+            style = line_of(i) | {"linewidth": 2.6, "clip_on": False, "zorder": 4}
+            style["marker"] = "o" if len(epochs) <= 10 else ""  # few points: show that they are
+            label = f"{arm}: {quantity(mean[-1], metric)}" if mean else arm
+            means += axes.plot(epochs, mean, **style, label=label)
+            if arm in published:
+                style = {"mec": line_of(i)["color"], "mfc": "white", "mew": 1.6, "clip_on": False}
+                label = f"{arm}, published: {quantity(published[arm], metric)}"
+                diamonds += axes.plot(last, published[arm], "D", **style, zorder=5, label=label)
+        axes.set_ylim(0, 1.02 if unit(metric).highest == 1 else None)
+        _against_epochs(axes, last, metric)
+        canvas.legend(figure, means + diamonds + canvas.draw_floors(axes.axhline, floors, metric))
+
+
+def step_curves(
+    epochs: Mapping[str, Mapping[int, int | None]], last: int, path: Path, title: str
+) -> None:
+    """Draws which share of an arm's seeds has reached a threshold by which epoch: a step a seed.
+
+    `epochs` is ``{arm: {seed: epoch, or None if never}}``, `last` the epoch where training ended.
+    """
+    for arm, seeds in epochs.items():
+        if not seeds or max((e for e in seeds.values() if e is not None), default=0) > last:
+            raise ValueError(f"Arm {arm!r} has no seed, or one beyond epoch {last}: {seeds}.")
+    note = seed_note(map(len, epochs.values()), "A step is a seed.")
+    with picture(path, canvas.height_for(epochs, 4.2), title, note) as figure:
+        axes = figure.add_subplot()
+        lines: list[Any] = []
+        # Lines that coincide are drawn side by side: apart by their width, but by 2 % at most.
+        apart = min(0.012, 0.04 / len(epochs))
+        for i, (arm, seeds) in enumerate(epochs.items()):
+            reached = sorted(epoch for epoch in seeds.values() if epoch is not None)
+            shift = apart * (i - (len(epochs) - 1) / 2)
+            y = [k / len(seeds) + shift for k in range(len(reached) + 1)]
+            style = line_of(i) | {"linewidth": 2.2, "clip_on": False, "where": "post"}
+            label = f"{arm}: {len(reached)} of {len(seeds)}"
+            lines += axes.step([0, *reached, last], [*y, y[-1]], **style, label=label)
+        axes.set(ylim=(-0.03, 1.03), ylabel="share of the seeds")
+        _against_epochs(axes, last, "")
+        canvas.legend(figure, lines)
+
+
+def _against_epochs(axes: Any, last: int, metric: str) -> None:
+    axes.grid(axis="y")
+    axes.set(xlim=(0, last), xlabel="epoch")
+    axes.locator_params(axis="x", integer=True)
+    canvas.show_unit(axes.yaxis, metric)
+
+
+def accuracy_by_position(results: Results, path: Path) -> None:
+    """Draws test accuracy against the output position, teacher-forced and free-running."""
+    there = {(r["arm"], r["metric"]) for r in results["records"] if r["split"] == "test"}
+    panels: dict[str, dict[str, dict[int, list[float]]]] = {}
+    for arm, metric in there:
+        if match := re.fullmatch(r"(teacher_forced|free_running)/position_(\d+)", metric):
+            groups = panels.setdefault(match[1], {name: {} for name in arms(results)})
+            groups[arm][int(match[2])] = values(results, arm, metric)
+    if not panels:
+        raise ValueError(f"No test records of accuracy by position; there are {sorted(there)}.")
+    drawn = [
+        (of, {p: str(p) for p in sorted(set().union(*of.values()))}, mode.replace("_", "-"))
+        for mode, of in sorted(panels.items(), reverse=True)
+    ]
+    _draw_categories(path, "accuracy by position in the answer, from the left, test set", drawn)
+
+
+def share_by(
+    groups: Shares, counts: Mapping[Category, int], path: Path, title: str, xlabel: str
+) -> None:
+    """Draws a share by category of question: a dot a seed, a bar an arm's mean.
+
+    `groups` is ``{arm: {category: [share of each seed]}}``, `counts` the questions by category.
+    """
+    for arm, shares in groups.items():
+        if not shares or not shares.keys() <= counts.keys():
+            raise ValueError(f"Arm {arm!r} has categories {[*shares]}, counted are {[*counts]}.")
+    labels = {category: f"{category}\n{count:,}" for category, count in counts.items()}
+    _draw_categories(path, title, [(groups, labels, f"{xlabel}; below: number of questions")])
+
+
+def _draw_categories(path: Path, title: str, panels: Sequence[tuple[Any, Any, str]]) -> None:
+    """Draws panels, ``(groups, {category: label}, xlabel)``; arms are side by side."""
+    seeds = [len(dots) for groups, *_ in panels for of in groups.values() for dots in of.values()]
+    note = seed_note(seeds, "Dots: seeds; bars: the mean of an arm.")
+    widths = [max(map(len, t.split("\n"))) + 1 for _, labels, _ in panels for t in labels.values()]
+    crowded = sum(widths) > 45
+    height = canvas.height_for(panels[0][0], 4.2) + 0.08 * max(widths) * crowded
+    with picture(path, height, title, note) as figure:
+        style: dict[str, Any] = {"width_ratios": [len(labels) for _, labels, _ in panels]}
+        row = figure.subplots(1, len(panels), sharey=True, squeeze=False, **style)[0]
+        for axes, (groups, labels, xlabel) in zip(row, panels, strict=True):
+            lines: list[Any] = []
+            slot = 0.76 / len(groups)
+            for i, (arm, of) in enumerate(groups.items()):
+                style = {"color": line_of(i)["color"], "clip_on": False, "zorder": 3}  # at 0 too
+                first = slot * (i + 0.5) - 0.38
+                shares = {first + k: of[c] for k, c in enumerate(labels) if c in of}
+                for x, dots in shares.items():
+                    axes.plot([x] * len(dots), dots, ".", **style, ms=6, mew=0, alpha=0.5)
+                    ends = (x - 0.42 * slot, x + 0.42 * slot)
+                    axes.plot(ends, [np.mean(dots)] * 2, **style, lw=3)
+                means = [np.mean(dots) for dots in shares.values()]
+                lines += axes.plot([*shares], means, **line_of(i), lw=1.2, alpha=0.6, label=arm)
+            axes.grid(axis="y")
+            axes.set(xlim=(-0.5, len(labels) - 0.5), ylim=(0, 1.02), xlabel=xlabel)
+            axes.set_xticks(range(len(labels)), labels.values(), rotation=90 * crowded)
+            canvas.show_unit(axes.yaxis, "")
+        canvas.legend(figure, lines)
+
+
+class Contrast(NamedTuple):
+    """A row of `forest`: arm ``a`` minus arm ``b``, the verdict on it, the heading it is under."""
+
+    label: str
+    a: str
+    b: str
+    verdict: str = ""
+    group: str = ""
+
+
+def forest(results: Results, rows: Sequence[Contrast], metric: str, path: Path) -> None:
+    """Draws paired differences of a test metric: a dot a seed, the mean, its 95 % interval.
+
+    A verdict that begins with "held", "failed" or "open" has a colour.
+    """
+    groups: dict[str, list[Row]] = {}
+    for row in rows:
+        c = paired(results, row.a, row.b, metric)
+        a, b = by_seed(results, row.a, metric), by_seed(results, row.b, metric)
+        seeds = {seed: a[seed] - b[seed] for seed in sorted(a.keys() & b.keys())}
+        text = f"{difference(c.mean_difference, c.ci95, metric)}\n{row.verdict}".rstrip()
+        colour = VERDICTS.get(row.verdict.partition(":")[0], INK if row.verdict else COLOURS[0])
+        groups.setdefault(row.group, []).append(Row(row.label, seeds, text, colour))
+    panels = [Panel(group, of, metric, {}) for group, of in groups.items()]
+    title = f"{metric_name(metric)}: paired differences, test set"
+    canvas.draw_rows(path, title, panels, signed=True)
+
+
+def scores_by_arm(
+    results: Results, metric: str, path: Path, groups: Groups, floors: Numbers | None = None
+) -> None:
+    """Draws the test scores of many arms, a row each: a dot a seed, the mean, its 95 % interval.
+
+    `groups` is ``{heading: arms}``, from the top; `floors` is as in `learning_curves`.
+    """
+    panels = [
+        Panel(group, [_row(results, arm, metric, i) for arm in names], metric, floors or {})
+        for i, (group, names) in enumerate(groups.items())
+    ]
+    canvas.draw_rows(path, f"{metric_name(metric)}, test set", panels)
+
+
+def score_distribution(
+    results: Results, metrics: Mapping[str, str], path: Path, floors: Mapping[str, Numbers]
+) -> None:
+    """Draws the test score of every seed: a panel a metric, a row an arm, a dot a seed.
+
+    `metrics` is ``{title: metric}``; `floors` ``{metric: {label: value}}`` may lack metrics.
+    """
+    panels = []
+    for title, metric in metrics.items():
+        rows = [_row(results, arm, metric, i) for i, arm in enumerate(arms(results))]
+        own = {f"{title}: {label}": value for label, value in floors.get(metric, {}).items()}
+        panels.append(Panel(title, rows, metric, own))
+    canvas.draw_rows(path, "scores on the test set", panels, joined=True)
+
+
+def _row(results: Results, arm: str, metric: str, i: int) -> Row:
+    seeds = by_seed(results, arm, metric)
+    return Row(arm, seeds, score([*seeds.values()], metric), line_of(i)["color"])
+
+
+@dataclass(frozen=True)
+class Heat:
+    """A matrix, not negative, and the characters along its sides."""
+
+    matrix: NDArray[np.floating]  # [outputs, inputs]
+    outputs: Sequence[str]
+    inputs: Sequence[str]
+
+    def __post_init__(self) -> None:
+        shape = (len(self.outputs), len(self.inputs))
+        if self.matrix.shape != shape or not self.matrix.size:
+            raise ValueError(f"A heat map is {shape} characters, its matrix {self.matrix.shape}.")
+        if not (np.isfinite(self.matrix) & (self.matrix >= 0)).all():
+            raise ValueError("A heat map has finite numbers from 0 on, but one is not.")
+
+
+Heats = Mapping[str, Mapping[str, Heat]]
+
+
+def heat_maps(
+    panels: Heats, path: Path, title: str, label: str, note: str, *, log: bool = False
+) -> None:
+    """Draws matrices on one scale of colours; panels are ``{row: {column: heat}}``.
+
+    A row may lack columns, and sizes may differ. The label says what the colours count, the note
+    what the matrices are means of. Below the four decades of a logarithmic scale all is one colour.
+    """
+    heats = [(row, column, heat) for row in panels for column, heat in panels[row].items()]
+    if not heats:
+        raise ValueError(f"There is nothing to draw: {title}.")
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import LogNorm, Normalize
+    from matplotlib.ticker import LogLocator
+
+    rows, columns = ([*dict.fromkeys(names)] for names in list(zip(*heats, strict=True))[:2])
+    inputs = [max(len(h.inputs) for _, c, h in heats if c == column) for column in columns]
+    outputs = [max(len(h.outputs) for r, _, h in heats if r == row) for row in rows]
+    letters = max(len(character) for *_, heat in heats for character in heat.inputs)
+    cell = min(0.45, 6 / sum(inputs))  # inches, about
+    blank = 6 / cell - sum(inputs)  # cells that stay empty on the right, where there are few
+    height = 1.4 + sum(max(cell, 0.17) * n + 0.7 + 0.08 * letters for n in outputs)
+    numbers = np.concatenate([heat.matrix.ravel() for *_, heat in heats])
+    high = float(numbers.max()) or 1.0
+    low = float(numbers.min(where=numbers > 0, initial=high))  # zero has no logarithm
+    low = min(max(low, 1e-4 * high), 0.1 * high) if log else 0.0
+    scale = ScalarMappable(LogNorm(low, high) if log else Normalize(low, high), "viridis")
+    with picture(path, max(height, 3.4), title, f"{note[:1].upper()}{note[1:]}.") as figure:
+        style = {"width_ratios": [*inputs, max(blank, 0.01)], "height_ratios": outputs}
+        grid = figure.subplots(len(rows), len(columns) + 1, squeeze=False, **style)
+        for axes in grid.flat:
+            axes.set_axis_off()
+        for row, column, heat in heats:
+            axes = grid[rows.index(row), columns.index(column)]
+            axes.set_axis_on()
+            rgba = scale.to_rgba(np.maximum(heat.matrix, low))
+            axes.imshow(rgba, aspect="auto", interpolation="nearest")
+            axes.set_xticks(range(len(heat.inputs)), [c.replace(" ", "␣") for c in heat.inputs])
+            axes.set_yticks(range(len(heat.outputs)), [c.replace(" ", "␣") for c in heat.outputs])
+            axes.tick_params(length=0, pad=2, labelsize=min(10.0, 0.8 * 72 * cell))
+            axes.tick_params("x", rotation=90 * (letters > 2))
+            axes.spines[:].set_visible(False)
+            small = {"fontsize": 9.5, "fontweight": "normal", "color": GREY}
+            axes.set_title(f"\n{column}", loc="center", **small)
+            if column == next(iter(panels[row])):
+                # A line above `column`; a long one goes on above the panels to the right.
+                place = {"xycoords": "axes fraction", "textcoords": "offset points"}
+                text = axes.annotate(f"{row}\n", (0, 1), (0, 6), **place, fontweight="bold")
+                text.set_in_layout(False)
+                axes.set_ylabel("output")
+            if row == rows[-1]:
+                axes.set_xlabel("input")
+        ticks = LogLocator(subs=(1, 2, 5)) if log else None
+        bar = figure.colorbar(scale, ax=grid, ticks=ticks, format="%.4g", label=label, aspect=30)
+        bar.minorticks_off()

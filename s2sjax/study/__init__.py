@@ -1,0 +1,1 @@
+"""Arms x seeds to paired records; joins train and report."""

@@ -1,0 +1,259 @@
+"""Arms x seeds -> programs -> paired records.
+
+Arms of one structure and shape are one program (`group`). Programs run one after another, so that
+results come in arm by arm, and a seed means the same in all of them.
+"""
+
+import time
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+from itertools import combinations
+from typing import Any
+
+from rich.console import Console
+
+from s2sjax.errors import Interrupted, UserError, at_least
+from s2sjax.files import write_atomically
+from s2sjax.report.results import Results, dump_results, load_results
+from s2sjax.report.stats import compare
+from s2sjax.report.tables import metric_name, score_table
+from s2sjax.serial import config_hash, differences, from_json, to_json
+from s2sjax.study.group import Group
+from s2sjax.study.records import Observer, final_records
+from s2sjax.train.loop import fit, resume
+from s2sjax.train.metrics import HEADLINE
+from s2sjax.train.progress import EpochProgress
+from s2sjax.train.run import Run, program_key
+from s2sjax.train.saved import write_vocabularies
+from s2sjax.train.stopping import Stop
+from s2sjax.train.workdir import Record, Workdir, environment
+
+
+@dataclass(frozen=True)
+class Ablation:
+    """What is compared, over which seeds."""
+
+    arms: Mapping[str, Run]
+    seeds: int
+    first_seed: int  # they count up from here
+    sittings: tuple[int, ...] = ()  # how many seeds were trained together, where more were added
+
+    def __post_init__(self) -> None:
+        at_least(1, self, "seeds", most=10_000)
+        at_least(0, self, "first_seed", most=2**31 - self.seeds)
+        for (a, run), (b, other) in combinations(self.arms.items(), 2):
+            if run == other:
+                same = f"arms {a!r} and {b!r} have the same settings"
+                raise UserError(f"{same}: an option that you gave removes their only difference")
+        self.programs  # noqa: B018 (refuses texts that cannot be before anything is written)
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> "Ablation":
+        """The ablation that `config` wrote down; raises UserError where it did not."""
+        missing = {"arms", "seeds", "first_seed"} - set(config)
+        if missing or not isinstance(config["arms"], Mapping) or not config["arms"]:
+            raise UserError("its config is not that of an ablation")
+        arms = {name: from_json(Run, run, name) for name, run in config["arms"].items()}
+        return cls(arms, config["seeds"], config["first_seed"])
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The ablation as JSON values."""
+        arms = {name: to_json(run) for name, run in self.arms.items()}
+        return {"arms": arms, "seeds": self.seeds, "first_seed": self.first_seed}
+
+    @property
+    def run(self) -> Run:
+        """The settings of the first arm."""
+        return next(iter(self.arms.values()))
+
+    @cached_property
+    def programs(self) -> list[tuple[dict[str, Any], dict[str, Run]]]:
+        """What decides each program, and its arms, in the order of their first arms."""
+        keys = {arm: program_key(run) for arm, run in self.arms.items()}
+        found: list[tuple[dict[str, Any], dict[str, Run]]] = []
+        for key in keys.values():
+            if key not in [known for known, _ in found]:
+                found.append((key, {arm: self.arms[arm] for arm, of in keys.items() if of == key}))
+        return found
+
+    @cached_property
+    def groups(self) -> dict[str, Group]:
+        """The stacks to train, by the name of their folder: the arms of each program.
+
+        Seeds that were added later are stacks of their own: "2.1" is program 2, added once.
+        """
+        groups, first = {}, self.first_seed
+        for sitting, seeds in enumerate(self.sittings or (self.seeds,)):
+            for number, (_, arms) in enumerate(self.programs, start=1):
+                name = f"{number}.{sitting}" if sitting else f"{number}"
+                groups[name] = Group(arms, seeds, first)
+            first += seeds
+        return groups
+
+    def reasons(self) -> list[str]:
+        """Why each program is another than the first: what it differs in."""
+        (first, _), *others = self.programs
+        return ["the first", *("; ".join(differences(first, other)) for other, _ in others)]
+
+
+def grown(held: Mapping[str, Any], asked: Mapping[str, Any]) -> bool:
+    """Whether one ablation is another with more seeds, or with more epochs where that is the same.
+
+    A schedule that ends with the training, or early stopping, would have gone another way.
+    """
+    try:
+        before, now = Ablation.from_config(held), Ablation.from_config(asked)
+    except (UserError, TypeError):
+        return False
+    return (
+        {**held, "arms": asked["arms"], "seeds": asked["seeds"]} == asked
+        and before.arms.keys() == now.arms.keys()
+        and before.seeds <= now.seeds
+        and [[*arms] for _, arms in before.programs] == [[*arms] for _, arms in now.programs]
+        and all(_goes_on(run, now.arms[arm]) for arm, run in before.arms.items())
+    )
+
+
+def _goes_on(run: Run, longer: Run) -> bool:
+    """Whether a run is the beginning of another, or the same.
+
+    With early stopping neither is: seeds that were added would end at another epoch.
+    """
+    open_ended = (
+        run.optim.schedule in ("constant", "inverse_sqrt")
+        and run.train.teacher_forcing_end is None
+        and run.train.epochs < longer.train.epochs
+    )
+    train = replace(longer.train, epochs=run.train.epochs)
+    same = run == longer or (open_ended and run == replace(longer, train=train))
+    return same and run.train.patience is None
+
+
+def run(
+    experiment: str,
+    preset: str,
+    ablation: Ablation,
+    workdir: Workdir,
+    console: Console,
+    metrics: Sequence[str],
+    pairs: Sequence[tuple[str, str]],
+    stop: Stop | None = None,
+) -> Results:
+    """Train, score and compare: the results, also written to the workdir.
+
+    Programs run one after another, and the scores of each are shown when it is through; what is
+    already finished in the workdir is not run again. Arms are compared by `pairs` (a, b), a with b,
+    on `metrics` of the test set.
+    """
+    config, path = ablation.config, workdir.results_file
+    identity = {"experiment": experiment, "preset": preset, "config": config}
+    identity |= {"config_hash": config_hash(config)}
+    if path.exists():
+        results = load_results(path)
+        if changed := differences({name: results[name] for name in identity}, identity):
+            what = f"{path} is not of this run ({changed[0]})"
+            raise UserError(f"{what}: move it away, or start elsewhere")
+        console.print(f"{workdir.path} holds the finished run; nothing is trained again")
+        return results
+    if workdir.moved:
+        last = "the last digits may not be those of a run that was never interrupted"
+        console.print(f"begun under {'; '.join(workdir.moved)}: {last}")
+    groups = replace(ablation, sittings=workdir.sittings).groups
+    write_vocabularies(workdir, groups)
+    for number, (name, group) in enumerate(groups.items(), start=1):
+        title = f"program {number} of {len(groups)}: {', '.join(group.arms)}"
+        train_group(group, workdir, name, console, title, stop)
+        if number < len(groups):  # the report has them all
+            own = {**identity, "records": _records(group, workdir)}
+            table = score_table(own, {metric_name(m): m for m in metrics})
+            console.print(replace(table, title=f"Program {number}, test set").rich())
+    records = in_order(workdir.records())
+    results = {
+        **identity,
+        "environment": environment(),
+        "seconds": round(workdir.seconds(), 1),
+        "comparisons": comparisons(records, pairs, metrics),
+        "records": records,
+    }
+    write_atomically(path, dump_results(results))
+    return load_results(path)
+
+
+def train_group(
+    group: Group, workdir: Workdir, name: str, console: Console, title: str, stop: Stop | None
+) -> None:
+    """Train and score the arms of one program, with checkpoints in `name`, unless that is done."""
+    train, replicas = group.run.train, {*group.replicas}
+    scored = {
+        (r["arm"], r["seed"])
+        for r in _records(group, workdir)
+        if (r["split"], r["metric"]) == ("test", HEADLINE)
+        and (train.patience is not None or r["epoch"] == train.epochs)
+    }
+    if scored == replicas:
+        console.print(f"{title}: finished before", soft_wrap=True)
+        return
+    started = time.monotonic()
+    console.print(f"{title}: drawing questions and weights, compiling ...", soft_wrap=True)
+    checkpoints = workdir.checkpoints / name
+    runs = group.stack()
+    standing, found = resume(runs, group.begin(runs), checkpoints)
+    done, updates = int(standing.state.epoch[0]), int(standing.state.update[0])
+    if found:
+        console.print(f"going on from the checkpoint after update {updates:,} (epoch {done})")
+    due = {e for e in range(1, done + 1) if e % train.eval_every == 0 or e == train.epochs}
+    workdir.forget(replicas, done, due)
+    own, wanted = _records(group, workdir), {(*replica, e) for replica in replicas for e in due}
+    for metric in ("epoch_loss", HEADLINE):
+        if {(r["arm"], r["seed"], r["epoch"]) for r in own if r["metric"] == metric} != wanted:
+            lost = f"does not hold the records of the {done} epochs that the checkpoint has"
+            remedy = "restore it, or start in another --workdir"
+            raise UserError(f"{workdir.metrics_file} {lost}: {remedy}")
+    with EpochProgress(console, done, train.epochs) as progress:
+        state = fit(
+            runs,
+            standing,
+            checkpoints=checkpoints,
+            on_epoch=Observer(group, runs, workdir, progress, started),
+            on_updates=progress.move,
+            stop=stop,
+        )
+    if stop:
+        message = "stopped after the last epoch and saved; the same command goes on with scoring"
+        raise Interrupted(message, stop.signal or 0)
+    console.print("scoring ...")
+    started = time.monotonic()
+    records = final_records(group, runs, state, int(state.epoch[0]))
+    workdir.append_at_once(records)  # having one of them means having all
+    workdir.spent(time.monotonic() - started)
+
+
+def _records(group: Group, workdir: Workdir) -> list[Record]:
+    """What the workdir has of a group's replicas."""
+    replicas = {*group.replicas}
+    return [r for r in workdir.records() if (r["arm"], r["seed"]) in replicas]
+
+
+def in_order(records: Sequence[Record]) -> list[Record]:
+    """What was measured while training, then what was measured in the end."""
+    place = {"dev": 0, "train": 1, "test": 2}
+    return sorted(records, key=lambda r: 0 if r["metric"] == "epoch_loss" else place[r["split"]])
+
+
+def comparisons(
+    records: Sequence[Record], pairs: Sequence[tuple[str, str]], metrics: Sequence[str]
+) -> list[dict[str, Any]]:
+    """Pairs (a, b) of arms, a against b, paired by seed, on the test split."""
+    of_seeds: dict[tuple[str, str], dict[int, float]] = defaultdict(dict)
+    for r in records:
+        if r["split"] == "test":
+            of_seeds[r["arm"], r["metric"]][r["seed"]] = r["value"]
+    values = {key: [of[seed] for seed in sorted(of)] for key, of in of_seeds.items()}
+    return [
+        asdict(compare(a, b, metric, values[a, metric], values[b, metric]))
+        for a, b in pairs
+        for metric in metrics
+    ]

@@ -1,0 +1,265 @@
+"""What every experiment script does: read the command line, plan, run, report.
+
+A report is a headline, tables and pictures. An experiment declares what they are made of; one that
+has more to say overrides `headline`, `tables`, `cover` or `draw`.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+from rich.console import Console
+
+from s2sjax.cli import make_console, parse_preset
+from s2sjax.data.addition import Addition
+from s2sjax.data.sentences import Sentences
+from s2sjax.errors import UserError
+from s2sjax.report import claims
+from s2sjax.report.plots import Contrast, forest, learning_curves, scores_by_arm
+from s2sjax.report.results import Results, series, values
+from s2sjax.report.results import arms as names_of
+from s2sjax.report.tables import (
+    MINUS,
+    Picture,
+    Table,
+    comparison_table,
+    difference,
+    metric_name,
+    per_seed_table,
+    provenance,
+    score,
+    score_table,
+    write_report,
+)
+from s2sjax.serial import from_json
+from s2sjax.study.ablation import Ablation, grown, run
+from s2sjax.study.answer import alignments, gains_table
+from s2sjax.study.plan import pairs_table, parameter_table, plan_table, program_table
+from s2sjax.train.metrics import HEADLINE
+from s2sjax.train.progress import duration
+from s2sjax.train.replicas import use_all_cores
+from s2sjax.train.run import Run
+from s2sjax.train.stopping import stop_requests
+from s2sjax.train.workdir import Workdir
+
+Section = str | Table | Picture
+Kind = Literal["curves", "scores", "contrasts"]
+MOST_CURVES = 16  # arms that can be told apart in a picture of learning curves
+MOST_COLUMNS = 18  # of a table on the terminal; the report has wider ones too
+
+
+@dataclass(frozen=True)
+class Study:
+    """A run and the seeds it is repeated with."""
+
+    run: Annotated[Run, tyro.conf.arg(name="")] = field(default_factory=Run)
+    seeds: int = 10
+    """Paired seeds: how often every arm is run. More of them in a finished workdir are added."""
+    first_seed: int = 0
+    """Seeds count up from here; other ones repeat the study on fresh weights and questions."""
+
+
+@dataclass(frozen=True)
+class Command:
+    """What was asked for on the command line."""
+
+    preset: tyro.conf.Suppress[str]
+    study: Annotated[Study, tyro.conf.arg(name="")]
+    workdir: Path | None = None
+    """Folder of the run; the default is runs/EXPERIMENT/PRESET. The same command goes on there."""
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A question, its arms, and what its answer is made of.
+
+    The functions of a str are of a preset's name; predictions are by heading.
+    """
+
+    name: str  # of the script
+    description: str  # what --help opens with
+    presets: Mapping[str, tuple[str, Study]]  # by name, what each is and its settings
+    arms: Callable[[str, Study], Mapping[str, Run]]
+    pairs: Callable[[str], Sequence[tuple[str, str]]]  # arms (a, b) to compare, a with b
+    metrics: Sequence[str] = ("loss", HEADLINE)  # of the test set, on which they are compared
+    scores: Mapping[str, str] = field(default_factory=lambda: {"whole answers": HEADLINE})
+    """Columns of the table of scores, ``{header: metric}``."""
+    primary: str = HEADLINE  # the metric that the answer is about
+    meaning: str = "Whole answers right, free-running"  # the same in words
+    named: Sequence[str] = ()  # arms that the headline names; all, where there are none
+    curve: str | None = None  # metric of learning curves and thresholds; None: the primary one
+    thresholds: Sequence[float] = ()  # values of it; a table shows when each arm reached them
+    predictions: Callable[[str], Mapping[str, Sequence[claims.Prediction]]] = lambda _: {}
+    published: Callable[[str], Sequence[claims.Published]] = lambda _: ()  # see `figures`
+    any_file: bool = False  # whether published figures are also about runs on other files
+    floors: Callable[[Results], Mapping[str, Mapping[str, float]]] = lambda _: {}
+    """Scores of predictors that know little, ``{who: {metric: value}}``."""
+    gains: Callable[[str], Mapping[str, tuple[str, str]]] = lambda _: {}
+    """Pairs (a, b) by name whose differences are one question each: the headline, a table and the
+    picture of scores show them."""
+    gain: str = "reversed − forward"  # what these differences are
+    picture: Kind = "curves"  # which one stands beside committed results, and first in a report
+    prepare: Callable[[str, Study], None] = lambda preset, study: None  # before anything is read
+
+    def ablation(self, preset: str, study: Study | None = None) -> Ablation:
+        """Arms and seeds of a study, its files pinned; of the preset's own where none is given."""
+        study = self.presets[preset][1] if study is None else study
+        study = replace(study, run=study.run.pinned())
+        return Ablation(self.arms(preset, study), study.seeds, study.first_seed)
+
+    def figures(self, results: Results) -> list[claims.Published]:
+        """The published figures that results are held against: none where an arm was changed."""
+        preset = results["preset"]
+        ran = {arm: from_json(Run, run, arm) for arm, run in results["config"]["arms"].items()}
+        own = self.arms(preset, self.presets[preset][1])
+        if self.any_file:
+            ran, own = ({arm: _without_files(r) for arm, r in arms.items()} for arms in (ran, own))
+        return [*self.published(preset)] if ran == own else []
+
+    def predicted(self, results: Results) -> list[claims.Prediction]:
+        """What was predicted of a preset's arms."""
+        return [p for of in self.predictions(results["preset"]).values() for p in of]
+
+    def headline(self, results: Results) -> str:
+        """The answer in a sentence or two."""
+        preset, metric, arms = results["preset"], self.primary, names_of(results)
+
+        def gap(a: str, b: str) -> str:
+            c = claims.paired(results, a, b, metric)
+            return difference(c.mean_difference, c.ci95, metric)
+
+        what, shown, said = "", [], [arm for arm in self.named or arms if arm in arms]
+        if gains := self.gains(preset):
+            n = min(claims.paired(results, a, b, metric).n for a, b in gains.values())
+            what = f"{self.gain} [95 % interval], {n} paired seeds"
+            shown = [f"{name} {gap(a, b)}" for name, (a, b) in gains.items()]
+        elif said:
+            what = f"mean of {len(values(results, said[0], metric))} seeds [95 % interval]"
+            shown = [f"{arm} {score(values(results, arm, metric), metric)}" for arm in said]
+            if len(pairs := self.pairs(preset)) == 1:
+                shown += [f"{a} − {b} {gap(a, b)}" for a, b in pairs]
+        parts = [f"{self.meaning}, {what}: {'; '.join(shown)}."] if shown else []
+        if predicted := self.predicted(results):
+            verdicts = [judged.verdict for judged in claims.judge(results, predicted)]
+            counts = ", ".join(f"{verdicts.count(v)} {v}" for v in ("held", "failed", "open"))
+            parts.append(f"Of {len(predicted)} predictions: {counts}.")
+        return " ".join(parts)
+
+    def tables(self, results: Results) -> dict[str, Table]:
+        """The tables of the answer, by name."""
+        made: dict[str, Table] = {}
+        if figures := self.figures(results):
+            made["published"] = claims.published_table([(results, f) for f in figures])
+        if predicted := self.predicted(results):
+            made["predictions"] = claims.prediction_table(results, predicted)
+        floors = [(f"floor: {who}", known) for who, known in self.floors(results).items()]
+        test = score_table(results, self.scores, floors)
+        made["scores"] = replace(test, title="Scores on the test set")
+        made["paired"] = replace(comparison_table(results), title="What each change does")
+        if any((r["split"], r["metric"]) == ("train", "loss") for r in results["records"]):
+            train = score_table(results, self.scores, split="train")
+            made["fit"] = replace(train, title="The same scores on the training set")
+        if gains := self.gains(results["preset"]):
+            title = f"What is left of the gain, {metric_name(self.primary)}"
+            made["left"] = gains_table(results, gains, self.primary, title, self.gain)
+        if self.thresholds:
+            curve, arms = self.curve or self.primary, names_of(results)
+            made["thresholds"] = claims.threshold_table(results, curve, self.thresholds, arms)
+        return made | {"seeds": per_seed_table(results, self.primary)}
+
+    def cover(self, results: Results, path: Path) -> None:
+        """Draw the one picture that stands beside committed results."""
+        self._draw(self.picture, results, path)
+
+    def draw(self, results: Results, folder: Path) -> list[Picture]:
+        """Draw every picture to a folder; alignments where there are trained models."""
+        curve, arms = self.curve or self.primary, names_of(results)
+        epochs = next(iter(series(results, arms[0], curve, "dev").values()))
+        captions: dict[Kind, str] = {
+            "curves": f"{metric_name(curve)}, dev set, while training",
+            "scores": f"{metric_name(self.primary)}, test set, every arm and seed",
+            "contrasts": "What each change does, every pair and seed",
+        }
+        if len(epochs) < 2 or len(arms) > MOST_CURVES:
+            del captions["curves"]
+        drawn = []
+        for kind in sorted(captions, key=lambda kind: kind != self.picture):
+            path = folder / f"{kind}.png"
+            self._draw(kind, results, path)
+            drawn.append(Picture(path, captions[kind]))
+        return drawn + alignments(results, folder)
+
+    def _draw(self, kind: Kind, results: Results, path: Path) -> None:
+        preset, curve = results["preset"], self.curve or self.primary
+        metric = curve if kind == "curves" else self.primary
+        floors = {who: known[metric] for who, known in self.floors(results).items()}
+        if kind == "curves":
+            figures = [p for p in self.figures(results) if p.metric == metric and p.epoch is None]
+            ends = {p.arm: p.value for p in figures if p.value is not None}
+            learning_curves(results, metric, floors, path, ends)
+        elif kind == "scores":
+            gains = {name: [b, a] for name, (a, b) in self.gains(preset).items()}
+            scores_by_arm(results, metric, path, gains or {"": names_of(results)}, floors)
+        else:
+            rows = [Contrast(f"{a} {MINUS} {b}", a, b) for a, b in self.pairs(preset)]
+            if predicted := self.predicted(results):
+                headings = [h for h, of in self.predictions(preset).items() for _ in of]
+                judged = zip(predicted, claims.judge(results, predicted), headings, strict=True)
+                rows = [Contrast(p.claim, p.a, p.b, j.verdict, under) for p, j, under in judged]
+            forest(results, rows, metric, path)
+
+    def run(self) -> None:
+        """Read ``PRESET [--setting value ...]`` from the command line, run, and report."""
+        commands = {n: (what, Command(n, study)) for n, (what, study) in self.presets.items()}
+        command = parse_preset(self.description, commands)
+        preset, study = command.preset, command.study
+        folder = command.workdir or Path("runs") / self.name / preset
+        use_all_cores()
+        console = make_console()
+        with stop_requests() as stop:
+            self.prepare(preset, study)
+            ablation = self.ablation(preset, study)
+            config = {"experiment": self.name, "preset": preset, **ablation.config}
+            with Workdir(folder, config, grown) as workdir:
+                for table in (pairs_table, parameter_table, plan_table, program_table):
+                    if (made := table(ablation)) is not None:
+                        console.print(made.rich())
+                compared = self.metrics, self.pairs(preset)
+                results = run(self.name, preset, ablation, workdir, console, *compared, stop)
+                console.print("drawing ...")
+                self.tell(results, folder, console)
+
+    def tell(self, results: Results, folder: Path, console: Console) -> None:
+        """Write the report and its pictures, and print the same."""
+        pictures = self.draw(results, folder)
+        answer, sections = self.headline(results), [*self.tables(results).values(), *pictures]
+        title = f"# {self.name}, {results['preset']}"
+        made = f"{provenance(results)} It took {duration(results.get('seconds', 0))}."
+        write_report(folder / "report.md", [title, answer, *sections, made])
+        for section in sections:
+            if isinstance(section, Table) and len(section.headers) <= MOST_COLUMNS:
+                console.print(section.rich())
+        console.print(answer, style="bold", highlight=False)
+        console.print(f"report and pictures: {folder / 'report.md'}", soft_wrap=True)
+
+
+def _without_files(run: Run) -> Run:
+    """The same run, whichever files its pairs are from."""
+    if isinstance(run.task, Addition):
+        return replace(run, task=replace(run.task, file=None, sha256=None))
+    return replace(run, task=Sentences()) if isinstance(run.task, Sentences) else run
+
+
+def refuse_changed(asked: Run, own: Run, *settings: str) -> None:
+    """Raise UserError where a setting, such as "train.epochs", is not the preset's own.
+
+    Those are settings that each of the preset's arms sets itself.
+    """
+    for setting in settings:
+        part, name = setting.split(".")
+        given, kept = (getattr(getattr(run, part), name) for run in (asked, own))
+        if given != kept:
+            where = f"{type(getattr(own, part)).__name__}.{name}"
+            raise UserError(f"{where} is set by the arms of this preset, so it cannot be {given}")

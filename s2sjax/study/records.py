@@ -1,0 +1,169 @@
+"""What was measured of a group's replicas, as records: while training, and in the end."""
+
+import math
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from s2sjax.data.dataset import Split
+from s2sjax.data.sentences import Sentences
+from s2sjax.study.group import Group
+from s2sjax.train.evaluate import Evaluation, texts_of, with_references
+from s2sjax.train.loop import Epoch, Stack
+from s2sjax.train.metrics import HEADLINE
+from s2sjax.train.progress import EpochProgress
+from s2sjax.train.step import TrainState
+from s2sjax.train.workdir import Record, Workdir
+
+RANGES = 5  # of source lengths, of about as many sentences each, that have a BLEU of their own
+
+
+def record(arm: str, seed: int, split: str, epoch: int, metric: str, value: float) -> Record:
+    """One measurement."""
+    place = {"arm": arm, "seed": seed, "split": split, "epoch": epoch}
+    return place | {"metric": metric, "value": value}
+
+
+def from_files(group: Group) -> bool:
+    """Whether the pairs are from files: then their texts are scored too."""
+    return group.run.task.sizes is None
+
+
+def references(group: Group, arm: str, split: str, rows: Split) -> list[tuple[str, ...]]:
+    """All right answers to every row of a split of files: those that the split itself has."""
+    task = group.arms[arm].task
+    assert isinstance(task, Sentences)
+    answers = task.corpus().answers[split]
+    return [answers[source] for source, _ in rows.pairs]
+
+
+def score(group: Group, runs: Stack, params: Any, split: str) -> Evaluation:
+    """Score a split; of several right answers any counts."""
+    rows = group.rows(split)
+    evaluation = runs.score(params, rows)
+    assert evaluation is not None  # nobody asks it to stop
+    return against_all(group, evaluation, split, rows)
+
+
+def against_all(
+    group: Group, evaluation: Evaluation, split: str, rows: Sequence[Split]
+) -> Evaluation:
+    """Count any of several right answers."""
+    if from_files(group):
+        for arm in group.arms:
+            own = group.of(arm)
+            right = references(group, arm, split, rows[own.start])
+            evaluation = with_references(evaluation, group.form(arm), right, own)
+    return evaluation
+
+
+def records_of(group: Group, split: str, epoch: int, evaluation: Evaluation) -> Iterator[Record]:
+    """One record for each replica and metric; of dev none by position."""
+    for replica, (arm, seed) in enumerate(group.replicas):
+        for metric, value in evaluation.values(replica).items():
+            if split != "dev" or "/position_" not in metric:
+                yield record(arm, seed, split, epoch, metric, value)
+            if metric == "loss" and from_files(group):
+                yield record(arm, seed, split, epoch, "perplexity", math.exp(min(value, 700)))
+
+
+def final_records(group: Group, runs: Stack, state: TrainState, epoch: int) -> list[Record]:
+    """Every score of the trained replicas; training pairs of files are not scored again."""
+    found: list[Record] = []
+    for split in ("test",) if from_files(group) else ("train", "test"):
+        evaluation = score(group, runs, state.scored, split)
+        found += records_of(group, split, epoch, evaluation)
+        if split == "test":
+            of_length = texts_by_length if from_files(group) else by_length
+            found += of_length(group, epoch, evaluation, group.rows("test"))
+    return found
+
+
+def by_length(
+    group: Group, epoch: int, evaluation: Evaluation, rows: Sequence[Split]
+) -> Iterator[Record]:
+    """Whole answers right, free-running, on test questions of each length, in characters."""
+    for replica, (arm, seed) in enumerate(group.replicas):
+        lengths = np.array([len(source) for source, _ in rows[replica].pairs])
+        for length in np.unique(lengths):
+            share = float(evaluation.right[replica][lengths == length].mean())
+            yield record(arm, seed, "test", epoch, f"{HEADLINE}/length_{length}", share)
+
+
+def texts_by_length(
+    group: Group, epoch: int, evaluation: Evaluation, rows: Sequence[Split]
+) -> Iterator[Record]:
+    """Scores of the texts, and BLEU by source length, in symbols."""
+    for replica, (arm, seed) in enumerate(group.replicas):
+        form, split = group.form(arm), rows[replica]
+        texts = texts_of(form, evaluation.answers[replica], references(group, arm, "test", split))
+        for metric, value in texts.scores().items():
+            yield record(arm, seed, "test", epoch, metric, value)
+        lengths = np.array([len(form.source.pieces(source)) for source, _ in split.pairs])
+        ends = np.unique(np.quantile(lengths, np.linspace(0, 1, RANGES + 1)[1:], method="lower"))
+        for low, high in zip([lengths.min(), *(ends[:-1] + 1)], ends, strict=True):
+            inside = np.flatnonzero((lengths >= low) & (lengths <= high)).tolist()
+            metric = f"BLEU/length_{low}-{high}"
+            yield record(arm, seed, "test", epoch, metric, texts.bleu(inside))
+
+
+@dataclass
+class Observer:
+    """Turns what the loop reports into records, and into what a person sees."""
+
+    group: Group
+    runs: Stack
+    workdir: Workdir
+    progress: EpochProgress
+    since: float
+
+    def __call__(self, done: Epoch) -> None:
+        now = time.monotonic()
+        self.workdir.spent(now - self.since)
+        self.since = now
+        if done.evaluation is None:
+            self.progress.advance(done.epoch, None)
+            return
+        group, train, dev = self.group, self.group.run.train, self.runs.dev
+        evaluation = against_all(group, done.evaluation, "dev", dev)
+        replicas = [*zip(group.replicas, done.losses, evaluation.answers, dev, strict=True)]
+        records = [
+            record(arm, seed, "train", done.epoch, "epoch_loss", float(losses.mean()))
+            for (arm, seed), losses, *_ in replicas
+        ]
+        records += records_of(group, "dev", done.epoch, evaluation)
+        for (arm, seed), _, answers, split in replicas if from_files(group) else ():
+            texts = texts_of(group.form(arm), answers, references(group, arm, "dev", split))
+            records.append(record(arm, seed, "dev", done.epoch, "BLEU", texts.bleu()))
+        self.workdir.append(records)
+        if done.epoch % train.show_every < train.eval_every or done.epoch == train.epochs:
+            self.progress.show(self._answered(evaluation))
+        self.progress.advance(done.epoch, self._scores(evaluation, records))
+
+    def _scores(self, evaluation: Evaluation, records: Sequence[Record]) -> str:
+        """Mean scores of every arm: next symbol right, and whole answers right or BLEU."""
+        parts = []
+        for arm in self.group.arms:
+            rows = self.group.of(arm)
+            counts = (evaluation.counts[name] for name in ("teacher_forced/all", HEADLINE))
+            forced, free = (100 * float((c.right[rows] / c.of[rows]).mean()) for c in counts)
+            own = [r["value"] for r in records if r["arm"] == arm and r["metric"] == "BLEU"]
+            whole = f"BLEU {np.mean(own):.1f}" if own else f"whole answers {free:.1f} %"
+            parts.append(f"{arm} {forced:.1f} % ({whole})")
+        return "  ".join(parts)
+
+    def _answered(self, evaluation: Evaluation) -> list[Any]:
+        """The first dev questions of the first seed, with the answer of every arm that has them."""
+        group = self.group
+        together: dict[tuple[str, str], list[tuple[str, str, bool]]] = {}
+        for arm in group.arms:
+            replica, form = group.of(arm).start, group.form(arm)
+            asked = self.runs.dev[replica].pairs[: group.run.train.shown]
+            for n, (question, gold) in enumerate(asked):
+                written = form.read(evaluation.answers[replica, n], form.given(gold))
+                right = bool(evaluation.right[replica, n])
+                together.setdefault((question, gold), []).append((arm, written, right))
+        return [(question, gold, answers) for (question, gold), answers in together.items()]

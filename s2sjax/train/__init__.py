@@ -1,0 +1,1 @@
+"""One run: joins data and model."""

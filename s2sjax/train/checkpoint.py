@@ -1,0 +1,131 @@
+"""Checkpoints: the only module that knows Orbax.
+
+A save is complete before the call returns, and atomic: a process killed while saving leaves the
+checkpoint before it as the latest. Each has its own number and a checksum of its content, so that a
+renamed one and a flipped bit are noticed.
+"""
+
+import gc
+import logging
+import sys
+import threading
+import time
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, TypeVar
+
+import jax
+import numpy as np
+from orbax.checkpoint import v1 as ocp
+
+from s2sjax.errors import UserError
+
+T = TypeVar("T")
+
+KEPT = 2
+"""Checkpoints kept: the last, and the one before it in case the last is damaged."""
+
+
+def save(directory: Path, number: int, state: object) -> None:
+    """Save a tree of host arrays under a number that grows; drop all but the last `KEPT`.
+
+    Raises UserError where it cannot be written: no room, no right.
+    """
+    state = jax.tree.map(np.asarray, state)
+    sealed = {"state": state, "seal": _seal(number, state)}
+    _attempt(
+        directory,
+        lambda checkpointer: checkpointer.save(number, sealed, force=True),
+        f"checkpoint {number} cannot be written to {directory}",
+        "make room or give rights; the same command then goes on from the checkpoint before it",
+    )
+
+
+def latest(directory: Path) -> int | None:
+    """Number of the last complete checkpoint, or None; raises UserError where it cannot be read."""
+    if not directory.is_dir():
+        return None
+    last = _attempt(
+        directory,
+        lambda checkpointer: checkpointer.latest,
+        f"the checkpoints in {directory} cannot be listed",
+        "give rights, or choose another --workdir",
+    )
+    return None if last is None else last.step
+
+
+def restore(directory: Path, number: int, like: T) -> T:
+    """Load a checkpoint as host arrays; `like` is a tree of its structure, shapes and dtypes.
+
+    Raises UserError for a checkpoint that is damaged, or of another shape or number.
+    """
+    place = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    abstract = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place),
+        {"state": like, "seal": _seal(0, ())},
+    )
+    path = directory / str(number)
+    remedy = (
+        "choose another --workdir; where a crash damaged it, deleting that folder goes on from the "
+        "checkpoint before it"
+    )
+    what = f"checkpoint {path} is damaged or of another run or version"
+    load = lambda checkpointer: checkpointer.load(number, abstract)  # noqa: E731
+    loaded = jax.device_get(_attempt(directory, load, what, remedy))
+    if not np.array_equal(loaded["seal"], _seal(number, loaded["state"])):
+        raise UserError(f"{what} (it is not what was saved as {number}): {remedy}")
+    return loaded["state"]
+
+
+def _seal(number: int, state: object) -> np.ndarray:
+    """The number of a checkpoint, and the checksum of its arrays."""
+    checksum = 0
+    for leaf in jax.tree.leaves(state):
+        checksum = zlib.crc32(np.ascontiguousarray(leaf).tobytes(), checksum)
+    return np.array([number, checksum], np.uint32)
+
+
+def _attempt(directory: Path, action: Callable[[Any], Any], what: str, remedy: str) -> Any:
+    """Do something with the checkpoints of a folder; a failure becomes a UserError of one line."""
+    keep: Any = ocp.training.preservation_policies.LatestN(KEPT)
+    threads = set(threading.enumerate())
+    with _quiet():
+        try:
+            with ocp.training.Checkpointer(
+                str(directory.absolute()), preservation_policy=keep
+            ) as checkpointer:
+                return action(checkpointer)
+        except (MemoryError, PermissionError):
+            raise  # says nothing about the checkpoint
+        except Exception as error:  # Orbax and TensorStore raise many kinds
+            reason = _reason(error)
+        # What Orbax left unfinished, threads and coroutines, complains while it ends.
+        for thread in set(threading.enumerate()) - threads:
+            with suppress(Exception):  # Orbax' threads raise their errors again
+                thread.join(timeout=2)
+        time.sleep(0.5)
+        gc.collect()
+    raise UserError(f"{what} ({reason}): {remedy}")
+
+
+def _reason(error: Exception) -> str:
+    """An error in a few words: Orbax' texts are pages long, and their last line is the cause."""
+    if "No space left" in str(error) or "RESOURCE_EXHAUSTED" in str(error):
+        return "no space left on the device"
+    last = " ".join(str(error).strip().splitlines()[-1:])
+    return f"{type(error).__name__}: {last[:100]}" if last else type(error).__name__
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep what Orbax says besides raising an error off the terminal: logs, thread tracebacks."""
+    before = logging.root.manager.disable, threading.excepthook, sys.unraisablehook
+    logging.disable(logging.CRITICAL)
+    threading.excepthook = sys.unraisablehook = lambda _: None
+    try:
+        yield
+    finally:
+        logging.disable(before[0])
+        threading.excepthook, sys.unraisablehook = before[1:]

@@ -1,0 +1,103 @@
+"""What a person at the terminal sees: a bar with time left, or plain lines where it is piped."""
+
+from collections.abc import Iterable, Sequence
+from types import TracebackType
+
+from rich.console import Console, RenderableType
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
+
+RIGHT, WRONG = "☑", "☒"
+
+
+class _BarAboveScores(Progress):
+    """A bar over the full width, and below it the scores of its task's description."""
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        yield self.make_tasks_table(self.tasks)
+        yield from (Text(task.description) for task in self.tasks if task.description)
+
+
+class EpochProgress:
+    """Progress over epochs; use it as a context manager.
+
+    Attributes:
+        console: where it is shown: a bar on a terminal that can, else lines.
+    """
+
+    def __init__(self, console: Console, first: int, epochs: int):
+        """Show epochs `first` + 1 to `epochs`."""
+        self.console = console
+        self._live = console.is_terminal and not console.is_dumb_terminal
+        self._epochs = epochs
+        self._bar = _BarAboveScores(
+            TextColumn("epoch"),
+            MofNCompleteColumn(),
+            BarColumn(bar_width=None),
+            TimeElapsedColumn(),
+            TextColumn("elapsed,"),
+            TimeRemainingColumn(),
+            TextColumn("left"),
+            console=console,
+            disable=not self._live,
+            expand=True,
+        )
+        self._task = self._bar.add_task("", total=epochs, completed=first)
+        self._first, self._started = first, self._bar.get_time()
+
+    def __enter__(self) -> "EpochProgress":
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._bar.stop()
+
+    def advance(self, epoch: int, scores: str | None) -> None:
+        """An epoch is done; `scores` is what to say of it, None when nothing is new.
+
+        Lines are printed for epochs with scores, and for the first, which tells the time left.
+        """
+        self._bar.update(self._task, completed=epoch, description=scores)
+        if not self._live and (scores or epoch == self._first + 1):
+            parts = (f"epoch {epoch}/{self._epochs}", scores, f"{self._left(epoch)} left")
+            self.console.print("  ".join(filter(None, parts)), soft_wrap=True, highlight=False)
+
+    def move(self, epochs: float) -> None:
+        """So much is done, within an epoch too."""
+        self._bar.update(self._task, completed=epochs)
+
+    def _left(self, epoch: int) -> str:
+        """Time left at the pace so far."""
+        elapsed = self._bar.get_time() - self._started
+        return duration(elapsed / (epoch - self._first) * (self._epochs - epoch))
+
+    def show(self, rows: Iterable[tuple[str, str, Sequence[tuple[str, str, bool]]]]) -> None:
+        """Print answered questions: (question, gold answer, [(arm, its answer, right), ...])."""
+        for question, gold, answers in rows:
+            line = Text(f"  {question} = {gold}  ")
+            for arm, answer, right in answers:
+                line.append(f"  {arm} {answer} ")
+                line.append(RIGHT if right else WRONG, style="bold green" if right else "bold red")
+            self.console.print(line, soft_wrap=True)
+
+
+def duration(seconds: float) -> str:
+    """Seconds as a person says them: '12 s', '3 min 05 s', '2 h 10 min'."""
+    s = round(seconds)
+    if s < 60:
+        return f"{s} s"
+    if s < 3600:
+        return f"{s // 60} min {s % 60:02d} s"
+    return f"{s // 3600} h {s % 3600 // 60:02d} min"

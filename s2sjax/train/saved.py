@@ -1,0 +1,136 @@
+"""What a workdir holds of its models besides checkpoints: vocabularies, and how to load them."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol, runtime_checkable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from s2sjax.data import vocabularies
+from s2sjax.data.rows import Formatter
+from s2sjax.data.vocab import Vocabulary
+from s2sjax.errors import UserError
+from s2sjax.files import read_json, write_json
+from s2sjax.model.dropout import Rates
+from s2sjax.serial import from_json
+from s2sjax.train import checkpoint
+from s2sjax.train.answering import Replicas
+from s2sjax.train.loop import Programs, Standing
+from s2sjax.train.replicas import make_mesh
+from s2sjax.train.run import Run, make_schedule, make_trainer, scoring_buckets
+from s2sjax.train.workdir import Workdir
+
+VOCABULARIES = "vocabularies.json"
+
+
+class Entry(NamedTuple):
+    """One stack of a workdir.
+
+    Attributes:
+        folder: of its checkpoints.
+        forms: how each arm lays out its text.
+        seeds: of every arm.
+        widths: source and target widths that were trained on.
+        updates: of an epoch.
+    """
+
+    folder: str
+    forms: Mapping[str, Formatter]
+    seeds: tuple[int, ...]
+    widths: tuple[tuple[int, int], ...]
+    updates: int
+
+    def load(self, workdir: Path, runs: Mapping[str, Run]) -> Replicas:
+        """Restore its last checkpoint; raises UserError where there is none."""
+        folder = workdir / "checkpoints" / self.folder
+        last = checkpoint.latest(folder)
+        if last is None:
+            raise UserError(f"{folder} has no checkpoint yet: let the training go on")
+        own = {arm: runs[arm] for arm in self.forms}
+        run, form = next(iter(own.values())), next(iter(self.forms.values()))
+        trainer, n = make_trainer(run, form), len(own) * len(self.seeds)
+        key, rate = np.zeros(2, np.uint32), np.float32(0)
+        state = jax.eval_shape(trainer.init, key, rate, Rates.of(run.model))
+        losses = jax.ShapeDtypeStruct((self.updates,), jnp.float32)
+        like = jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct((n, *x.shape), x.dtype), Standing(state, losses)
+        )
+        params = checkpoint.restore(folder, last, like).state.scored
+        programs = Programs(trainer, make_mesh(n))
+        return Replicas(own, self.forms, self.seeds, self.widths, programs, params)
+
+
+@runtime_checkable
+class _Stacked(Protocol):
+    """A stack that is about to be trained (`study.group.Group`)."""
+
+    @property
+    def arms(self) -> Mapping[str, Run]: ...
+
+    @property
+    def seed_range(self) -> range: ...
+
+
+def write_vocabularies(workdir: Workdir, groups: Mapping[str, _Stacked]) -> None:
+    """Write what `Trained.load` needs; raises UserError where a run goes on with other ones."""
+    known: list[dict[str, Any]] = []
+
+    def number(vocabulary: Vocabulary) -> int:
+        if (values := vocabulary.to_json()) not in known:
+            known.append(values)
+        return known.index(values)
+
+    stacks = []
+    for folder, group in groups.items():
+        run = next(iter(group.arms.values()))
+        forms = {arm: one.form for arm, one in group.arms.items()}
+        sides = {arm: [number(f.source), number(f.target)] for arm, f in forms.items()}
+        seeds, schedule = group.seed_range, make_schedule(run)
+        stacks.append({
+            "folder": folder,
+            "arms": sides,
+            "text_widths": next(iter(forms.values())).widths,
+            "seeds": [seeds.start, seeds.stop],
+            "widths": [list(bucket[:2]) for bucket in scoring_buckets(run)],
+            "updates": schedule.updates,
+        })  # fmt: skip
+    values = {"stacks": stacks, "vocabularies": known}
+    path = workdir.path / VOCABULARIES
+    begun = any(workdir.checkpoints.iterdir())
+    if begun and path.exists() and read_json(path, "restore it")["vocabularies"] != known:
+        raise UserError(
+            f"{path} does not hold the vocabularies that these settings give now: was another "
+            "version of tokenizers installed? Go on with that one, or choose another --workdir"
+        )
+    write_json(path, values)
+
+
+def read_run(workdir: Path) -> tuple[dict[str, Run], list[Entry]]:
+    """Settings of every arm of a workdir, and its stacks.
+
+    Raises UserError for a folder that is no workdir, or one whose files are damaged.
+    """
+    config, path = workdir / "config.json", workdir / VOCABULARIES
+    for file in (config, path):
+        if not file.is_file():
+            raise UserError(f"{file} does not exist: give the workdir of a run")
+    remedy = "restore it, or train the run again in another workdir"
+    held, values = read_json(config, remedy), read_json(path, remedy)
+    try:
+        runs = {arm: from_json(Run, run, arm) for arm, run in held["arms"].items()}
+        known = [vocabularies.from_json(one, str(path)) for one in values["vocabularies"]]
+        entries = []
+        for one in values["stacks"]:
+            text_widths = one["text_widths"] and tuple(one["text_widths"])
+            forms = {
+                arm: Formatter(runs[arm].text, known[source], known[target], text_widths)
+                for arm, (source, target) in one["arms"].items()
+            }
+            widths = tuple((source, target) for source, target in one["widths"])
+            seeds = tuple(range(*one["seeds"]))
+            entries.append(Entry(one["folder"], forms, seeds, widths, one["updates"]))
+    except (TypeError, KeyError, AttributeError, ValueError, IndexError) as error:
+        raise UserError(f"{workdir} is damaged ({type(error).__name__}): {remedy}") from error
+    return runs, entries
