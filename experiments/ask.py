@@ -10,8 +10,7 @@ and, where the right answer is known, how many seeds are right. With ``--arm`` e
 answer on a line of its own, in order, as soon as the input pauses. With ``--n-best`` a row is LINE,
 SCORE, TEXT. ``--score`` reads SOURCE, tab, TARGET and gives the log probability of the target in
 nats and its number of symbols. A line that cannot be answered is reported on stderr, the others go
-on, and the exit code is 1. It takes about ten seconds to start; a run that still trains answers
-from its last checkpoint.
+on, and the exit code is 1. A run that still trains answers from its last checkpoint.
 """
 
 from terminal import main
@@ -202,7 +201,8 @@ def tables(ask: Ask, trained: Trained, text: str) -> Iterator[Table]:
             marks = [able.is_right(arm, one, right) for one in best] if right else None
             form = able.forms[arm]
             given = [f"{form.target.show(i)} given" for r in right[:1] for i in form.given(r)]
-            table.add_row(*map(literal, cells(arm, best, marks, given)))
+            row = cells(arm, best, marks, given)
+            table.add_row(*(Text(c) if isinstance(c, str) else c for c in row))  # no markup
         yield table
 
 
@@ -217,11 +217,6 @@ def cells(
         return arm, best[0].text, "", spelled, NONE
     mark = Text(RIGHT, "bold green") if right[0] else Text(WRONG, "bold red")
     return arm, best[0].text, mark, spelled, f"{sum(right)} of {len(right)}"
-
-
-def literal(cell: str | Text) -> Text:
-    """A cell as it is: brackets are no markup."""
-    return cell if isinstance(cell, Text) else Text(cell)
 
 
 def ask_models() -> None:

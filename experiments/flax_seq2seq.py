@@ -47,11 +47,10 @@ FLAX = Run(
     optim=Optimiser(learning_rate=3e-3, epsilon=1e-8),
     train=Training(epochs=1, batch_size=BATCH, teacher_forcing=0.0),
 )
+FEW = Addition(operands="short_first", splits="independent", train=5_120, dev=100, test=200)
 SMOKE = replace(
     FLAX,
-    task=Addition(
-        operands="short_first", splits="independent", train=40 * BATCH, dev=100, test=200
-    ),
+    task=FEW,
     model=Model(hidden_size=16, init="flax"),
 )
 PRESETS = {
