@@ -99,7 +99,8 @@ def write_vocabularies(workdir: Workdir, groups: Mapping[str, _Stacked]) -> None
     values = {"stacks": stacks, "vocabularies": known}
     path = workdir.path / VOCABULARIES
     begun = any(workdir.checkpoints.iterdir())
-    if begun and path.exists() and read_json(path, "restore it")["vocabularies"] != known:
+    held = read_json(path, "restore it") if begun and path.exists() else values
+    if not isinstance(held, dict) or held.get("vocabularies") != known:
         raise UserError(
             f"{path} does not hold the vocabularies that these settings give now: was another "
             "version of tokenizers installed? Go on with that one, or choose another --workdir"
