@@ -72,8 +72,9 @@ def restore(directory: Path, number: int, like: T) -> T:
         "checkpoint before it"
     )
     what = f"checkpoint {path} is damaged or of another run or version"
-    load = lambda checkpointer: checkpointer.load(number, abstract)  # noqa: E731
-    loaded = jax.device_get(_attempt(directory, load, what, remedy))
+    loaded = jax.device_get(
+        _attempt(directory, lambda saved: saved.load(number, abstract), what, remedy)
+    )
     if not np.array_equal(loaded["seal"], _seal(number, loaded["state"])):
         raise UserError(f"{what} (it is not what was saved as {number}): {remedy}")
     return loaded["state"]
