@@ -38,7 +38,7 @@ from s2sjax.report.tables import NONE, Picture, Table
 from s2sjax.serial import from_json
 from s2sjax.study.answer import Claim, claims_table
 from s2sjax.study.experiment import Experiment, Study
-from s2sjax.train.metrics import HEADLINE
+from s2sjax.train.metrics import EXACT_MATCH
 from s2sjax.train.run import Run
 
 TEXT = Text(
@@ -166,8 +166,8 @@ def blind(run: Run) -> dict[str, dict[str, float]]:
     """What a model scores at best that never reads the question, from one draw of questions."""
     assert isinstance(run.task, Addition)
     split = run.task.pairs(seed_key(0))
-    best = prior(run.task, run.text, [*split["train"]], [*split["test"]]).unfed
-    scored = {KERAS: best.all, HEADLINE: best.exact_match, "loss": best.loss}
+    best = prior(run.task, run.text, [*split["train"]], [*split["test"]]).free_running
+    scored = {KERAS: best.all, EXACT_MATCH: best.exact_match, "loss": best.loss}
     return {"question never read": scored}
 
 
@@ -194,8 +194,8 @@ class AdditionRnn(Experiment):
 
 
 EXPERIMENT = AdditionRnn(
-    "addition_rnn", __doc__ or "", PRESETS, arms, pairs, metrics=("loss", KERAS, HEADLINE),
-    scores={"characters": KERAS, "whole sums": HEADLINE, "loss": "loss"},
+    "addition_rnn", __doc__ or "", PRESETS, arms, pairs, metrics=("loss", KERAS, EXACT_MATCH),
+    scores={"characters": KERAS, "whole sums": EXACT_MATCH, "loss": "loss"},
     meaning="Whole sums right after the last epoch", curve=KERAS, thresholds=(0.9, 0.95, CLAIM),
     published=published, floors=lambda results: blind(next(iter(runs_of(results).values()))),
 )  # fmt: skip

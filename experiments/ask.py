@@ -135,9 +135,9 @@ def text_of(line: bytes, trained: Trained, score: bool) -> str:
     if score:
         if text.count("\t") != 1:
             raise UserError("--score reads SOURCE, one tab, TARGET")
-        for form in trained.forms.values():
+        for formatter in trained.formatters.values():
             source, _, target = text.partition("\t")
-            form.examples([(source, target)])  # refuses what the vocabulary lacks
+            formatter.examples([(source, target)])  # refuses what the vocabulary lacks
         return text
     text, errors = text.strip(), []
     if not text:
@@ -199,8 +199,10 @@ def tables(ask: Ask, trained: Trained, text: str) -> Iterator[Table]:
         for arm in (arm for arm, own in known.items() if own == right):
             best = [of_seed[0][0] for of_seed in answers[arm]]
             marks = [able.is_right(arm, one, right) for one in best] if right else None
-            form = able.forms[arm]
-            given = [f"{form.target.show(i)} given" for r in right[:1] for i in form.given(r)]
+            formatter = able.formatters[arm]
+            given = [
+                f"{formatter.target.show(i)} given" for r in right[:1] for i in formatter.given(r)
+            ]
             row = cells(arm, best, marks, given)
             table.add_row(*(Text(c) if isinstance(c, str) else c for c in row))  # no markup
         yield table

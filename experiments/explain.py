@@ -41,7 +41,7 @@ from s2sjax.report.results import Results, load_results, series, values
 from s2sjax.report.tables import Picture, Table, provenance, quantity, write_report
 from s2sjax.study.experiment import Section
 from s2sjax.study.group import Group
-from s2sjax.train.metrics import HEADLINE
+from s2sjax.train.metrics import EXACT_MATCH
 from s2sjax.train.progress import EpochProgress
 from s2sjax.train.replicas import use_all_cores
 from s2sjax.train.trained import Trained
@@ -136,11 +136,13 @@ def _agreement(run: Finished, kind: Kind) -> str:
     off = max(
         abs(float(right.mean()) - recorded)
         for arm, answers in kind.answers.items()
-        for right, recorded in zip(answers.right, values(run.results, arm, HEADLINE), strict=True)
+        for right, recorded in zip(
+            answers.right, values(run.results, arm, EXACT_MATCH), strict=True
+        )
     )
     if off < 1e-6:
         return "These are the scores in the run's records."
-    more = quantity(off, HEADLINE, decimals=2)
+    more = quantity(off, EXACT_MATCH, decimals=2)
     return f"WARNING: the run's records differ by up to {more}: other code, versions or hardware?"
 
 
@@ -207,11 +209,16 @@ def longer(task: Addition, trained: Trained) -> list[Table]:
 def learning(run: Finished) -> list[Section]:
     """When thresholds were reached."""
     arms = list(run.trained.arms)
-    sections: list[Section] = ["## When", threshold_table(run.results, HEADLINE, THRESHOLDS, arms)]
+    sections: list[Section] = [
+        "## When",
+        threshold_table(run.results, EXACT_MATCH, THRESHOLDS, arms),
+    ]
     for threshold in reversed(THRESHOLDS):
-        epochs = {arm: epochs_to(run.results, arm, HEADLINE, threshold) for arm in arms}
+        epochs = {arm: epochs_to(run.results, arm, EXACT_MATCH, threshold) for arm in arms}
         if any(epoch is not None for seeds in epochs.values() for epoch in seeds.values()):
-            title = f"Epoch at which {quantity(threshold, HEADLINE, 0)} of dev answers were right"
+            title = (
+                f"Epoch at which {quantity(threshold, EXACT_MATCH, 0)} of dev answers were right"
+            )
             picture = Picture(run.folder / "explain_learning.png", title)
             step_curves(epochs, _last_epoch(run, arms), picture.path, title)
             return [*sections, picture]
@@ -219,7 +226,7 @@ def learning(run: Finished) -> list[Section]:
 
 
 def _last_epoch(run: Finished, arms: Iterable[str]) -> int:
-    curves = [series(run.results, arm, HEADLINE, "dev") for arm in arms]
+    curves = [series(run.results, arm, EXACT_MATCH, "dev") for arm in arms]
     return max(max(curve) for seeds in curves for curve in seeds.values())
 
 

@@ -23,14 +23,14 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Literal
 
-from reverse_vs_forward import both_orders
+from reverse_vs_forward import FORCED, both_orders
 
 from s2sjax.config import Justify, Model, Optimiser, Training
 from s2sjax.data.addition import Addition
 from s2sjax.data.toys import Toy
 from s2sjax.report.claims import Expect, Prediction
 from s2sjax.study.experiment import Experiment, Study, refuse_changed
-from s2sjax.train.metrics import HEADLINE
+from s2sjax.train.metrics import EXACT_MATCH
 from s2sjax.train.run import Run
 
 QUICK = Run(
@@ -136,7 +136,7 @@ SIGNS: dict[str, Expect] = {"=": "equal", ">": "greater", "<": "less"}
 
 def expect(claim: str, a: str, sign: str, b: str) -> Prediction:
     """A prediction about exact match, free-running: a against b."""
-    return Prediction(claim, a, b, HEADLINE, SIGNS[sign], NEAR if sign == "=" else 0.0)
+    return Prediction(claim, a, b, EXACT_MATCH, SIGNS[sign], NEAR if sign == "=" else 0.0)
 
 
 def helps(name: str = "", where: str = "") -> Prediction:
@@ -195,8 +195,8 @@ def predictions(preset: str) -> dict[str, list[Prediction]]:
 EXPERIMENT = Experiment(
     "mechanisms", __doc__ or "", PRESETS, arms,
     pairs=lambda preset: [(p.a, p.b) for of in predictions(preset).values() for p in of],
-    metrics=(HEADLINE,),
-    scores={"sums right": HEADLINE, "characters, forced": "teacher_forced/content"},
+    metrics=(EXACT_MATCH,),
+    scores={"sums right": EXACT_MATCH, "characters, forced": FORCED},
     meaning="Sums right, free-running", named=("forward", "reversed"),
     thresholds=(0.1, 0.5, 0.9), predictions=predictions, picture="contrasts",
 )  # fmt: skip

@@ -24,13 +24,13 @@ from s2sjax.config import Model, Optimiser, Text, Training
 from s2sjax.data.addition import Addition
 from s2sjax.report.claims import Published
 from s2sjax.study.experiment import Experiment, Study
-from s2sjax.train.metrics import HEADLINE
+from s2sjax.train.metrics import EXACT_MATCH
 from s2sjax.train.run import Run
 
 SAITOH = Run(
     Addition(operands="any_length", train=45_000, dev=1_000, test=5_000),
     Text(source_justify="left", target_justify="left", source_eos=False, target_eos=False),
-    Model(hand_over="hidden", embed_dim=16, init="saitoh", unroll=8),
+    Model(decoder_init="hidden", embed_dim=16, init="saitoh", unroll=8),
     Optimiser(clip=5.0),
     Training(epochs=25, eval_every=1, checkpoint_every=5, show_every=5),
 )
@@ -91,10 +91,10 @@ def published(preset: str) -> list[Published]:
         source="Saitoh, ch. 7, a reader's log",
         setting="sums of up to 3 digits, 25 epochs",
     )
-    first = partial(figure, metric=HEADLINE, split="dev", epoch=1, decimals=3)
+    first = partial(figure, metric=EXACT_MATCH, split="dev", epoch=1, decimals=3)
     arms = (*RIGHT, "forward peeky", "forward masked")
     return [
-        *(figure(f"{arm}: sums right", RIGHT.get(arm), arm, HEADLINE) for arm in arms),
+        *(figure(f"{arm}: sums right", RIGHT.get(arm), arm, EXACT_MATCH) for arm in arms),
         *(first(f"{arm}, epoch 1: sums right", share, arm) for arm, share in FIRST.items()),
         *(
             figure(f"{arm}: training loss", loss, arm, "epoch_loss", "train")
@@ -106,7 +106,7 @@ def published(preset: str) -> list[Published]:
 EXPERIMENT = Experiment(
     "peeky", __doc__ or "", PRESETS, arms, pairs=lambda _: PAIRS,
     scores={
-        "sums right, free": HEADLINE, "characters, forced": "teacher_forced/all", "loss": "loss",
+        "sums right, free": EXACT_MATCH, "characters, forced": "teacher_forced/all", "loss": "loss",
     },
     meaning="Sums right, free-running", published=published, any_file=True,
 )  # fmt: skip

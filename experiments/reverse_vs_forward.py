@@ -32,7 +32,7 @@ from s2sjax.report.results import Results
 from s2sjax.report.tables import Picture, Table, per_seed_table, score_table
 from s2sjax.serial import from_json
 from s2sjax.study.experiment import Experiment, Study
-from s2sjax.train.metrics import HEADLINE
+from s2sjax.train.metrics import EXACT_MATCH
 from s2sjax.train.run import Run
 
 NOTEBOOK_TEXT = Text(source_justify="right", target_justify="right", start="first_target")
@@ -71,7 +71,7 @@ HONEST_METRICS = {
     "characters, forced": FORCED,
     "characters, free": "free_running/content",
     "whole answer, forced": "teacher_forced/exact_match",
-    "whole answer, free": HEADLINE,
+    "whole answer, free": EXACT_MATCH,
 }
 
 # What the notebook printed (experiments 2 and 3; of experiment 1 only "about 43 %" is known). Its
@@ -125,7 +125,7 @@ def enumerated(run: Run) -> dict[str, dict[str, float]]:
     if task.digits > 2:
         known["top two digits known"] = top_digits(2, task.digits)
     best = {who: floor(task, knows, run.text) for who, knows in known.items()}
-    whole = ("teacher_forced/exact_match", HEADLINE)
+    whole = ("teacher_forced/exact_match", EXACT_MATCH)
     return {
         who: {"loss": of.loss, NOTEBOOK: of.all, FORCED: of.content}
         | dict.fromkeys(whole, of.exact_match)
@@ -152,7 +152,7 @@ class ReverseVsForward(Experiment):
             *((f"floor: {who}", of) for who, of in self.floors(results).items()),
         ]
         scores = score_table(results, NOTEBOOK_METRICS, rows, predict=bool(printed))
-        train = {**NOTEBOOK_METRICS, "whole answer, free": HEADLINE}
+        train = {**NOTEBOOK_METRICS, "whole answer, free": EXACT_MATCH}
         made = super().tables(results)
         title = "The notebook's metric"
         return {

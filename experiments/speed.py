@@ -149,7 +149,7 @@ def measure(group: Group, *, rival: bool = False) -> Table:
     looks = training.epochs // training.eval_every
     whole = training.epochs * epoch + looks * evaluating
     symbols = sum(of_block for *_, of_block in work) / medians[ways[0]]
-    waste = " and ".join(f"{share:.1%}" for share in schedule.waste)
+    padding_fraction = " and ".join(f"{share:.1%}" for share in schedule.padding_fraction)
     rows = [
         ("devices", f"{len(devices)} x {devices[0].device_kind}, jax {jax.__version__}"),
         ("replicas", str(replicas)),
@@ -166,7 +166,7 @@ def measure(group: Group, *, rival: bool = False) -> Table:
         (f"compiling {len({n for n, *_ in work})} shapes of an update", f"{compiling:.1f} s"),
         (f"evaluating {len(runs.dev[0].lengths):,} questions", f"{evaluating:.2f} s"),
         ("shapes: source x target x rows", ", ".join(shapes)),
-        ("padding of source and of target positions", waste),
+        ("padding of source and of target positions", padding_fraction),
         ("peak memory, of what a run uses", peak),
     ]
     return Table("Speed", ("what", "how much"), tuple(rows))
@@ -187,7 +187,7 @@ def pairs_group(seeds: int = 1, run: Run = BASE, pairs: int = PAIRS) -> Group:
         path = Path(folder) / "drawn.tsv"
         path.write_text("".join(lines), encoding="utf-8")
         task = Sentences(train=str(path)).pinned()
-        text = replace(run.text, min_count=1, longest=80)
+        text = replace(run.text, min_count=1, max_length=80)
         group = Group({"drawn": replace(run, task=task, text=text)}, seeds, 0)
         group.stack()  # reads the file
     return group

@@ -112,7 +112,7 @@ def draw(readme: str) -> None:
     for name, results in committed().items():
         picture = RESULTS / f"{name}.png"
         if picture.name in readme:
-            EXPERIMENTS[results["experiment"]].cover(results, picture)
+            EXPERIMENTS[results["experiment"]].draw_main_figure(results, picture)
 
 
 @dataclass(frozen=True)

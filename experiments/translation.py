@@ -32,7 +32,7 @@ from s2sjax.errors import UserError
 from s2sjax.files import write_atomically
 from s2sjax.report.claims import Prediction
 from s2sjax.study.experiment import Experiment, Study
-from s2sjax.train.metrics import HEADLINE
+from s2sjax.train.metrics import EXACT_MATCH
 from s2sjax.train.run import Run
 
 LOOKS = Training(
@@ -41,7 +41,7 @@ LOOKS = Training(
 )  # fmt: skip
 HELP = Run(
     Sentences(),
-    Text(source_unit="words", target_unit="words", min_count=5, longest=15),
+    Text(source_unit="words", target_unit="words", min_count=5, max_length=15),
     Model(hidden_size=64, embed_dim=64, dropout=0.1, init="torch"),
     Optimiser(learning_rate=3e-3, clip=1.0, schedule="cosine"),
     LOOKS,
@@ -52,11 +52,11 @@ MULTI30K = Sentences(
     test="multi30k/test_2016_flickr.de,multi30k/test_2016_flickr.en",
 )
 CAPTIONS = replace(
-    HELP, task=MULTI30K, text=replace(HELP.text, cut="blanks", min_count=2, longest=80)
+    HELP, task=MULTI30K, text=replace(HELP.text, cut="whitespace", min_count=2, max_length=80)
 )
 LARGE = replace(
     HELP,
-    text=replace(HELP.text, min_count=2, longest=80),
+    text=replace(HELP.text, min_count=2, max_length=80),
     model=replace(HELP.model, hidden_size=512, embed_dim=256, dropout=0.3),
     optim=replace(HELP.optim, learning_rate=1e-3),
     train=replace(HELP.train, epochs=15, tokens_per_batch=4_096, buckets=6),
@@ -162,8 +162,8 @@ EXPERIMENT = Experiment(
     "translation", __doc__ or "", PRESETS,
     arms=lambda preset, study: grid(study.run, PRESETS[preset][1].run, cells(preset)),
     pairs=lambda preset: [*gains(preset).values(), ATTENDING],
-    metrics=("BLEU", "chrF", "perplexity", HEADLINE),
-    scores={"BLEU": "BLEU", "chrF": "chrF", "perplexity": "perplexity", "exact": HEADLINE},
+    metrics=("BLEU", "chrF", "perplexity", EXACT_MATCH),
+    scores={"BLEU": "BLEU", "chrF": "chrF", "perplexity": "perplexity", "exact": EXACT_MATCH},
     primary="BLEU", meaning="BLEU", predictions=predictions, any_file=True, gains=gains,
     picture="scores", prepare=write_numbers,
 )  # fmt: skip

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from s2sjax.errors import UserError, at_least
+from s2sjax.errors import UserError, check_range
 
 Unit = Literal["characters", "words", "subwords"]
 SourceOrder = Literal["forward", "reversed", "digits_reversed", "operands_swapped", "doubled"]
@@ -53,8 +53,8 @@ class Text:
     start: Literal["bos", "first_target", "nothing"] = "bos"
     """bos: decoding starts from the begin symbol. first_target: the answer's first symbol is given
     to the decoder and never predicted. nothing: the decoder reads no symbols (repeat)."""
-    cut: Literal["punctuation", "blanks"] = "punctuation"
-    """Where words are cut: around every punctuation mark as well, or at blanks only."""
+    cut: Literal["punctuation", "whitespace"] = "punctuation"
+    """Where words are cut: around every punctuation mark as well, or at whitespace only."""
     lower_case: bool = True
     """Read the capitals of words as small letters; other units keep letter case."""
     min_count: int = 1
@@ -63,15 +63,15 @@ class Text:
     """Most symbols of a source vocabulary made from training pairs, the special ones included."""
     target_size: int = 10_000
     """The same of the target's."""
-    longest: int = 80
+    max_length: int = 80
     """Most symbols of either side of a pair from a file; longer pairs are left out."""
 
     def __post_init__(self) -> None:
-        at_least(0, self, "lag", most=1_000)
-        at_least(1, self, "min_count", "longest")
+        check_range(0, self, "lag", most=1_000)
+        check_range(1, self, "min_count", "max_length")
         for side in ("source", "target"):
             unit = getattr(self, f"{side}_unit")
-            at_least(260 if unit == "subwords" else 5, self, f"{side}_size")
+            check_range(260 if unit == "subwords" else 5, self, f"{side}_size")
             if unit != "characters" and getattr(self, f"{side}_justify"):
                 raise UserError(f"Text.{side}_justify writes spaces: it needs characters")
         of_digits = self.source_order in ("digits_reversed", "operands_swapped")
@@ -108,7 +108,7 @@ class Model:
     (Keras' RepeatVector)."""
     peeky: bool = False
     """The encoder's last output goes to every decoder step and to the output layer (Saitoh)."""
-    hand_over: Literal["carry", "hidden", "learned", "zero"] = "carry"
+    decoder_init: Literal["carry", "hidden", "learned", "zero"] = "carry"
     """The initial carries of a state decoder. carry: the encoder's last ones. hidden: the same, but
     an LSTM's cell state c is zero (Saitoh). learned: every layer's h is an affine map and tanh of
     the top encoder layer's, c is zero (Bahdanau et al.). zero: all are zero."""
@@ -139,16 +139,16 @@ class Model:
     """Time steps per iteration of the compiled loop."""
 
     def __post_init__(self) -> None:
-        at_least(1, self, "hidden_size", "unroll", "embed_dim")
-        at_least(1, self, "encoder_layers", "decoder_layers", most=100)
-        at_least(0, self, "dropout", "recurrent_dropout", most=0.99)
-        if self.hand_over == "hidden" and self.cell != "lstm":
-            raise UserError(f"Model.hand_over hidden: Model.cell {self.cell} has nothing else")
-        if self.hand_over != "carry" and self.decoder == "repeat":
-            raise UserError("Model.hand_over: Model.decoder repeat starts from zero")
-        if self.hand_over == "zero" and not (self.attention or self.peeky):
+        check_range(1, self, "hidden_size", "unroll", "embed_dim")
+        check_range(1, self, "encoder_layers", "decoder_layers", most=100)
+        check_range(0, self, "dropout", "recurrent_dropout", most=0.99)
+        if self.decoder_init == "hidden" and self.cell != "lstm":
+            raise UserError(f"Model.decoder_init hidden: Model.cell {self.cell} has nothing else")
+        if self.decoder_init != "carry" and self.decoder == "repeat":
+            raise UserError("Model.decoder_init: Model.decoder repeat starts from zero")
+        if self.decoder_init == "zero" and not (self.attention or self.peeky):
             blind = "a decoder without Model.attention"
-            raise UserError(f"Model.hand_over zero leaves {blind} no source")
+            raise UserError(f"Model.decoder_init zero leaves {blind} no source")
         if self.directions == 2 and self.hidden_size % 2:
             odd = f"{self.hidden_size} is odd"
             raise UserError(f"Model.directions 2 halve Model.hidden_size: {odd}")
@@ -184,7 +184,7 @@ class Optimiser:
     """Updates over which the step size first rises, linearly."""
 
     def __post_init__(self) -> None:
-        at_least(0, self, "learning_rate", "epsilon", "warmup", "clip")
+        check_range(0, self, "learning_rate", "epsilon", "warmup", "clip")
         if self.clip == 0:
             raise UserError("Optimiser.clip must be above 0: it would take away every update")
         if self.schedule == "inverse_sqrt" and self.warmup == 0:
@@ -229,11 +229,11 @@ class Training:
     trains for all epochs and scores the last parameters."""
 
     def __post_init__(self) -> None:
-        at_least(1, self, "epochs", "batch_size", "tokens_per_batch", "patience")
-        at_least(1, self, "eval_every", "checkpoint_every", "show_every")
-        at_least(1, self, "shown", most=1_000)
-        at_least(1, self, "buckets", most=100)
-        at_least(0, self, "teacher_forcing", "teacher_forcing_end", "label_smoothing", most=1)
+        check_range(1, self, "epochs", "batch_size", "tokens_per_batch", "patience")
+        check_range(1, self, "eval_every", "checkpoint_every", "show_every")
+        check_range(1, self, "shown", most=1_000)
+        check_range(1, self, "buckets", most=100)
+        check_range(0, self, "teacher_forcing", "teacher_forcing_end", "label_smoothing", most=1)
 
     @property
     def always_forced(self) -> bool:

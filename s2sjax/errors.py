@@ -17,7 +17,7 @@ LARGEST = 10**8
 """Most of anything that can be counted: beyond it no run here would end."""
 
 
-def at_least(minimum: int, config: object, *names: str, most: int | float = LARGEST) -> None:
+def check_range(minimum: int, config: object, *names: str, most: int | float = LARGEST) -> None:
     """Raise UserError unless every named field is None or a number from `minimum` to `most`."""
     for name in names:
         value = getattr(config, name)

@@ -19,11 +19,11 @@ from s2sjax.errors import Interrupted, UserError
 from s2sjax.report.results import by_seed, load_results, values
 from s2sjax.report.tables import score
 from s2sjax.study import ablation as ablation_module
-from s2sjax.study.ablation import Ablation, grown, in_order, run
+from s2sjax.study.ablation import Ablation, in_order, is_extension, run
 from s2sjax.study.records import score as score_split
 from s2sjax.train import loop
 from s2sjax.train.loop import resume
-from s2sjax.train.metrics import HEADLINE
+from s2sjax.train.metrics import EXACT_MATCH
 from s2sjax.train.run import Run
 from s2sjax.train.stopping import stop_requests
 from s2sjax.train.workdir import Workdir
@@ -69,8 +69,8 @@ def complete(folder, arms=ARMS, seeds=2, first_seed=5, pairs=PAIRS, console=None
     ablation = Ablation(arms, seeds, first_seed)
     config = {"experiment": "test", "preset": "tiny", **ablation.config}
     console = console or Console(quiet=True)
-    metrics = ["loss", HEADLINE]
-    with stop_requests() as stop, Workdir(folder, config, grown) as workdir:
+    metrics = ["loss", EXACT_MATCH]
+    with stop_requests() as stop, Workdir(folder, config, is_extension) as workdir:
         return run("test", "tiny", ablation, workdir, console, metrics, pairs, stop)
 
 
@@ -166,10 +166,10 @@ def test_results_say_what_was_measured(finished):
     assert {r["epoch"] for r in of_equal_budget if r["split"] == "dev"} == {2, 4}
     assert {r["epoch"] for r in of_equal_budget if r["split"] == "test"} == {4}
     metrics = {r["metric"] for r in records if r["split"] == "test"}
-    assert {"loss", "teacher_forced/all", HEADLINE, "free_running/position_4"} <= metrics
+    assert {"loss", "teacher_forced/all", EXACT_MATCH, "free_running/position_4"} <= metrics
     assert all(0 <= r["value"] <= 1 for r in records if "loss" not in r["metric"])
     assert [(c["a"], c["b"], c["metric"], c["n"]) for c in results["comparisons"]] == [
-        (a, b, metric, 2) for a, b in PAIRS for metric in ("loss", HEADLINE)
+        (a, b, metric, 2) for a, b in PAIRS for metric in ("loss", EXACT_MATCH)
     ]
     assert Ablation.from_config(results["config"]) == Ablation(ARMS, 2, 5)
     assert results["seconds"] > 0
@@ -181,9 +181,11 @@ def test_scores_by_length_add_up_to_the_score_of_all(finished):
     for arm in group.arms:
         for seed, pairs in enumerate(group.pairs(arm), start=group.first_seed):
             lengths = Counter(len(question) for question, _ in pairs["test"])
-            by_length = {n: by_seed(results, arm, f"{HEADLINE}/length_{n}")[seed] for n in lengths}
+            by_length = {
+                n: by_seed(results, arm, f"{EXACT_MATCH}/length_{n}")[seed] for n in lengths
+            }
             mean = sum(n * by_length[length] for length, n in lengths.items()) / lengths.total()
-            assert mean == pytest.approx(by_seed(results, arm, HEADLINE)[seed])
+            assert mean == pytest.approx(by_seed(results, arm, EXACT_MATCH)[seed])
 
 
 def test_every_arm_has_every_score_in_the_order_of_splits(finished):
@@ -223,11 +225,11 @@ def test_what_is_scored_in_the_end_are_the_best_parameters_not_the_last(finished
     folder, results, _ = finished
     group = Ablation(ARMS, 2, 5).groups["2"]
     runs = group.stack()
-    standing, found = resume(runs, group.begin(runs), folder / "checkpoints" / "2")
+    loop_state, found = resume(runs, group.begin(runs), folder / "checkpoints" / "2")
     assert found
-    state = standing.state
+    state = loop_state.state
     best, last = (score_split(group, runs, p, "test") for p in (state.best.params, state.params))
-    for metric in ("loss", HEADLINE):
+    for metric in ("loss", EXACT_MATCH):
         assert values(results, "stops", metric) == [best.values(i)[metric] for i in (0, 1)]
     assert all(best.values(i)["loss"] != last.values(i)["loss"] for i in (0, 1))
 
@@ -304,7 +306,7 @@ def test_records_that_a_kill_cut_short_are_measured_again(finished, tmp_path, cu
 def test_records_lost_from_before_the_checkpoint_are_named(tmp_path):
     break_off(tmp_path, in_fit(2, 3, terminate))
     held = (tmp_path / "metrics.jsonl").read_text().splitlines(keepends=True)
-    lost = [line for line in held if not ('"stops"' in line and HEADLINE in line)]
+    lost = [line for line in held if not ('"stops"' in line and EXACT_MATCH in line)]
     (tmp_path / "metrics.jsonl").write_text("".join(lost))
     with pytest.raises(UserError, match="does not hold the records of the 3 epochs"):
         complete(tmp_path)
@@ -315,13 +317,13 @@ def test_the_scores_of_every_program_but_the_last_are_shown_when_it_is_through(f
     first, last = said.split("compiling")[1:]
     shown = first.partition("Program 1, test set")[2]
     assert "Program 2" not in last  # the report is next
-    exact = values(results, "sorted", HEADLINE)
+    exact = values(results, "sorted", EXACT_MATCH)
     (row,) = [line for line in shown.splitlines() if "sorted, 2 seeds" in line]
-    assert score(exact, HEADLINE) in row
+    assert score(exact, EXACT_MATCH) in row
     assert "stops" not in shown.partition("program 2")[0]
 
 
-def test_time_adds_up_over_sittings(finished, tmp_path):
+def test_time_adds_up_over_starts(finished, tmp_path):
     break_off(tmp_path, in_fit(2, 3, kill))
     clock = tmp_path / "seconds.txt"
     clock.write_text(clock.read_text() + "\n1000.000\nhalf a l")
@@ -404,7 +406,7 @@ def test_a_run_grows_by_seeds_and_where_it_goes_on_the_same_way_by_epochs():
         (config(cosine), config(cosine, seeds=3)),
         (config(having() | ends), config(longer() | ends)),
     ):
-        assert grown(held, asked)
+        assert is_extension(held, asked)
 
 
 @pytest.mark.parametrize(
@@ -433,7 +435,7 @@ def test_a_run_grows_by_seeds_and_where_it_goes_on_the_same_way_by_epochs():
     ],
 )
 def test_another_run_is_no_longer_one(held, asked):
-    assert not grown(held, asked)
+    assert not is_extension(held, asked)
 
 
 def test_a_workdir_of_another_run_is_refused(finished):

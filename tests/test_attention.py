@@ -81,7 +81,7 @@ def test_alignments_are_those_of_the_textbook(score, attend):
 
 @every_way
 def test_alignments_are_distributions_over_real_symbols_at_once_and_step_by_step(score, attend):
-    model, p = kind(score, attend, directions=2, encoder_layers=2, hand_over="learned")
+    model, p = kind(score, attend, directions=2, encoder_layers=2, decoder_init="learned")
     logits, alignment = at_once(model, p, PADDED, TARGET_IN)
     close(alignment.sum(-1), np.ones(alignment.shape[:2]))
     padding = np.broadcast_to((PADDED == PAD)[:, None], alignment.shape)

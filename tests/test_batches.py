@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import strategies as st
 
-from s2sjax.data.batches import BLOCK, WIDTHS, Bucket, Schedule, boundaries, epoch_order, place
+from s2sjax.data.batches import BLOCK, WIDTHS, Bucket, Schedule, choose_buckets, epoch_order, place
 from s2sjax.errors import UserError
 
 few_lengths = st.lists(st.tuples(st.integers(1, 4), st.integers(1, 4)), min_size=1, max_size=12)
@@ -38,7 +38,7 @@ def positions(lengths, widths, tokens: int) -> float:
 
 
 def schedule_of(lengths, count: int = 4, tokens: int = 60) -> Schedule:
-    return Schedule(boundaries(array(lengths), count, tokens), array(lengths))
+    return Schedule(choose_buckets(array(lengths), count, tokens), array(lengths))
 
 
 def corpus(pairs: int = 700) -> Schedule:
@@ -117,7 +117,7 @@ def test_of_very_many_lengths_the_longest_is_a_width_and_the_few_long_ones_have_
 
 def test_no_pairs_and_a_row_that_fits_no_bucket_are_refused():
     with pytest.raises(UserError, match="no pairs to make batches of"):
-        boundaries(array([]), 4, 100)
+        choose_buckets(array([]), 4, 100)
     with pytest.raises(UserError, match=r"row 1 has \[2, 5\] symbols, more .* \[4, 4\]"):
         place(array([[3, 3], [2, 5], [9, 9]]), (Bucket(3, 4, 2), Bucket(4, 4, 2)))
 
@@ -173,7 +173,7 @@ def test_rows_of_one_width_are_a_permutation_cut_in_batches_the_last_one_partial
     assert (indices.dtype, weights.dtype) == (np.int32, np.float32)
     assert indices.ravel()[:n].tolist() == order.tolist()
     assert weights.ravel().tolist() == [1.0] * n + [0.0] * (steps * size - n)
-    assert schedule.waste == (0.0, 0.0)
+    assert schedule.padding_fraction == (0.0, 0.0)
 
 
 def test_an_epochs_order_is_a_pure_function_of_key_and_epoch_and_stays_what_it_was():
@@ -238,5 +238,5 @@ def test_waste_is_the_share_of_positions_that_hold_no_symbol():
     for bucket, rows, weights in epoch(schedule, order):
         held[0] += (schedule.lengths[rows[0]] * weights[0][:, None]).sum(axis=0)
         held[1] += np.array(schedule.buckets[bucket][:2]) * schedule.buckets[bucket].rows
-    assert schedule.waste == pytest.approx(tuple(1 - held[0] / held[1]))
-    assert min(schedule.waste) > 0
+    assert schedule.padding_fraction == pytest.approx(tuple(1 - held[0] / held[1]))
+    assert min(schedule.padding_fraction) > 0

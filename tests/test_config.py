@@ -35,7 +35,7 @@ RANGES: dict[type, dict[str, tuple[float, float | None]]] = {
     Text: {
         "lag": (0, 1_000),
         "min_count": (1, LARGEST),
-        "longest": (1, LARGEST),
+        "max_length": (1, LARGEST),
         "source_size": (5, LARGEST),
         "target_size": (5, LARGEST),
     },
@@ -151,22 +151,22 @@ IMPOSSIBLE = [
     ),
     *(
         (lambda settings=settings: Text(**settings), "Text.cut and Text.lower_case are for words")
-        for settings in ({"cut": "blanks"}, {"lower_case": False, "target_unit": "subwords"})
+        for settings in ({"cut": "whitespace"}, {"lower_case": False, "target_unit": "subwords"})
     ),
     *(
         (
-            lambda cell=cell: Model(cell=cell, hand_over="hidden"),
-            f"Model.hand_over hidden: Model.cell {cell} has nothing else",
+            lambda cell=cell: Model(cell=cell, decoder_init="hidden"),
+            f"Model.decoder_init hidden: Model.cell {cell} has nothing else",
         )
         for cell in ("gru", "rnn")
     ),
     (
-        lambda: Model(decoder="repeat", hand_over="hidden"),
-        "Model.hand_over: Model.decoder repeat starts from zero",
+        lambda: Model(decoder="repeat", decoder_init="hidden"),
+        "Model.decoder_init: Model.decoder repeat starts from zero",
     ),
     (
-        lambda: Model(hand_over="zero"),
-        "Model.hand_over zero leaves a decoder without Model.attention no source",
+        lambda: Model(decoder_init="zero"),
+        "Model.decoder_init zero leaves a decoder without Model.attention no source",
     ),
     (
         lambda: Model(directions=2, hidden_size=3),
@@ -212,7 +212,7 @@ IMPOSSIBLE = [
         for task in (Toy(), Dates(), Sentences())
     ),
     (
-        lambda: Run(LETTERS, Text(start="first_target")).form,
+        lambda: Run(LETTERS, Text(start="first_target")).formatter,
         "Text.start first_target leaves nothing to predict of one symbol",
     ),
 ]  # fmt: skip
@@ -241,10 +241,10 @@ def test_what_goes_together_is_allowed():
             Run(text=replace(text, start=start))
         nothing = replace(text, start="nothing")
         Run(text=nothing, model=Model(decoder="repeat", peeky=True, embed_dim=3, cell="gru"))
-    Text(source_unit="words", target_unit="subwords", source_order="doubled", cut="blanks")
+    Text(source_unit="words", target_unit="subwords", source_order="doubled", cut="whitespace")
     Text(source_unit="words", target_justify="left", target_eos=False)
-    Model(encoder_layers=2, decoder_layers=3, peeky=True, hand_over="hidden")
-    Model(hand_over="zero", attention="additive", attend="before")
+    Model(encoder_layers=2, decoder_layers=3, peeky=True, decoder_init="hidden")
+    Model(decoder_init="zero", attention="additive", attend="before")
     Optimiser(schedule="inverse_sqrt", warmup=1)
     Run(task=Toy(), text=Text(source_order="doubled"))
 

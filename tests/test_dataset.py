@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from s2sjax.config import Text
-from s2sjax.data.dataset import formatter, lay_out, pairs_of, rows_of, seed_key
+from s2sjax.data.dataset import lay_out, make_formatter, pairs_of, rows_of, seed_key
 from s2sjax.data.sentences import PairFile, Sentences
 from s2sjax.data.subwords import SubwordVocabulary
 from s2sjax.data.tasks import Addition, Dates, Toy
@@ -26,7 +26,7 @@ BYTES = Text("subwords", "subwords", source_size=260, target_size=260)
 
 @dataclass(frozen=True)
 class Drawn(Toy):
-    """A task whose pairs are those of its lines and of the key; `widths` are their longest."""
+    """A task whose pairs are those of its lines and of the key; `widths` are their max_length."""
 
     widths: int | None = None
     characters = None
@@ -60,7 +60,7 @@ def files(tmp_path: Path) -> Sentences:
         (SUMS, BYTES, (SubwordVocabulary, SubwordVocabulary)),
         (SUMS, Text("words", source_order="doubled"), (WordVocabulary, CharacterVocabulary)),
         (DATES, Text("words"), (WordVocabulary, CharacterVocabulary)),
-        (DATES, Text("subwords", "words", cut="blanks"), (SubwordVocabulary, WordVocabulary)),
+        (DATES, Text("subwords", "words", cut="whitespace"), (SubwordVocabulary, WordVocabulary)),
         (STRINGS, Text("characters", "subwords"), (CharacterVocabulary, SubwordVocabulary)),
         (STRINGS, BYTES, (SubwordVocabulary, SubwordVocabulary)),
         (Drawn(widths=9), BYTES, (SubwordVocabulary, SubwordVocabulary)),
@@ -70,64 +70,64 @@ def files(tmp_path: Path) -> Sentences:
     ids=str,
 )
 def test_any_unit_goes_with_any_task_and_widths_suffice(files, task, text, kinds):
-    task, text = task or files, replace(text, longest=1_000)
-    form = formatter(task, text)
-    assert (type(form.source), type(form.target)) == kinds
+    task, text = task or files, replace(text, max_length=1_000)
+    formatter = make_formatter(task, text)
+    assert (type(formatter.source), type(formatter.target)) == kinds
     for seed in (0, 1):
         for split in SPLITS:
             pairs, examples, lengths, left_out = rows_of(task, text, seed, split)
             assert list(pairs) == list(pairs_of(task, seed)[split])
             assert (left_out, lengths.shape) == (0, (len(pairs), 2))
-            widths = form.row_widths or tuple(lengths.max(axis=0))
+            widths = formatter.row_widths or tuple(lengths.max(axis=0))
             assert tuple(rows.shape[1] for rows in examples) == widths
             for n, (pair, source, target) in enumerate(zip(pairs, *examples, strict=True)):
-                rows = form.row(pair)
+                rows = formatter.row(pair)
                 assert tuple(map(len, rows)) == tuple(lengths[n])
                 assert (source[: lengths[n, 0]].tolist(), target[: lengths[n, 1]].tolist()) == rows
                 if kinds[1] is not WordVocabulary:
-                    assert form.read(target[1:]) == pair[1]
+                    assert formatter.read(target[1:]) == pair[1]
 
 
 def test_the_longest_subwords_fit_where_they_are_bytes():
     task = Addition(digits=2, splits="independent")
-    form = formatter(task, BYTES)
-    assert tuple(map(len, form.row(("99+99", "198")))) == form.row_widths == (7, 6)
+    formatter = make_formatter(task, BYTES)
+    assert tuple(map(len, formatter.row(("99+99", "198")))) == formatter.row_widths == (7, 6)
 
 
 def test_vocabularies_are_made_of_training_pairs_alone_and_the_same_for_all_seeds():
     for task in (Drawn(), Drawn(widths=20)):
-        form = formatter(task, WORDS)
-        assert form.target.symbols[4:] == ("no", "yes")
-        assert form.source.unknown("other else") == ["other", "else"]
-        assert len(form.source) == 7  # same, 🙂, and the number of one fixed key
+        formatter = make_formatter(task, WORDS)
+        assert formatter.target.symbols[4:] == ("no", "yes")
+        assert formatter.source.unknown("other else") == ["other", "else"]
+        assert len(formatter.source) == 7  # same, 🙂, and the number of one fixed key
         assert pairs_of(task, 0)["train"] != pairs_of(task, 1)["train"]
-    assert formatter(DATES, WORDS) is formatter(DATES, WORDS)
+    assert make_formatter(DATES, WORDS) is make_formatter(DATES, WORDS)
 
 
 def test_a_vocabulary_of_files_is_made_of_their_training_pairs(files):
-    form = formatter(files, Text("words", "words", source_size=30, min_count=2))
+    formatter = make_formatter(files, Text("words", "words", source_size=30, min_count=2))
     train = list(files.pairs()["train"])
-    assert form.source == WordVocabulary.build((s for s, _ in train), min_count=2, max_size=30)
-    assert form.target == WordVocabulary.build((t for _, t in train), min_count=2)
-    characters = formatter(files, Text()).source
+    assert formatter.source == WordVocabulary.build((s for s, _ in train), min_count=2, max_size=30)
+    assert formatter.target == WordVocabulary.build((t for _, t in train), min_count=2)
+    characters = make_formatter(files, Text()).source
     assert set(characters.characters) == set("".join(source for source, _ in train))
 
 
 def test_no_text_of_a_task_is_unknown():
     for task in (SUMS, STRINGS, DATES):
-        form = formatter(task, Text())
+        formatter = make_formatter(task, Text())
         for split in SPLITS:
             for rows in rows_of(task, Text(), 0, split).examples:
-                assert (rows != form.source.unk_id).all()
+                assert (rows != formatter.source.unk_id).all()
 
 
 def test_what_has_no_width_cannot_be_justified_and_one_symbol_cannot_be_given():
     for side in ("source", "target"):
-        message = f"Text.{side}_justify needs a task whose longest strings are known"
+        message = f"Text.{side}_justify needs a task whose max_length strings are known"
         with pytest.raises(UserError, match=message):
-            formatter(Drawn(), Text(**{f"{side}_justify": "right"}))
+            make_formatter(Drawn(), Text(**{f"{side}_justify": "right"}))
     with pytest.raises(UserError, match="leaves nothing to predict of one symbol"):
-        formatter(Toy(max_length=1, train=1, dev=1, test=1), Text(start="first_target"))
+        make_formatter(Toy(max_length=1, train=1, dev=1, test=1), Text(start="first_target"))
 
 
 # --- rows ------------------------------------------------------------------------------------
@@ -149,7 +149,7 @@ def test_keys_are_those_of_one_generator_whatever_is_set():
 @pytest.mark.parametrize("stream", [False, True])
 def test_pairs_that_are_too_long_are_left_out_of_every_split(files, stream):
     """Fault 26k."""
-    task, text = replace(files, stream=stream), replace(WORDS, longest=10)
+    task, text = replace(files, stream=stream), replace(WORDS, max_length=10)
     for split in SPLITS:
         pairs = list(files.pairs()[split])
         kept = [pair for pair in pairs if len(pair[0].split()) < 8]
@@ -164,16 +164,16 @@ def test_pairs_that_are_too_long_are_left_out_of_every_split(files, stream):
 
 @pytest.mark.parametrize("stream", [False, True])
 def test_pairs_that_are_all_too_long_are_refused_in_one_line(files, stream):
-    text = replace(WORDS, longest=1)
-    with pytest.raises(UserError, match=r"^all \d+ pairs of a split are too long: .* at most 1 sy"):
+    text = replace(WORDS, max_length=1)
+    with pytest.raises(UserError, match=r"^no pair of a split \(\d+\) has at most 1 sy"):
         rows_of(replace(files, stream=stream), text, 0, "train")
 
 
 @pytest.mark.parametrize("order", ["forward", "doubled"])
 def test_streamed_rows_are_those_in_memory_in_the_same_order_and_memory_mapped(files, order):
-    text = replace(WORDS, longest=10, source_order=order)
+    text = replace(WORDS, max_length=10, source_order=order)
     streamed = replace(files, stream=True)
-    assert formatter(streamed, text) == formatter(files, text)
+    assert make_formatter(streamed, text) == make_formatter(files, text)
     for split in SPLITS:
         memory, mapped = (rows_of(task, text, 0, split) for task in (files, streamed))
         assert (mapped.lengths.tolist(), mapped.left_out) == (
@@ -192,4 +192,4 @@ def test_streamed_rows_are_those_in_memory_in_the_same_order_and_memory_mapped(f
 def test_a_stream_is_read_anew_whenever_it_is_iterated(files):
     lines = files.train
     assert list(pairs := PairFile(lines)) == list(pairs) != []
-    assert not lay_out(formatter(files, WORDS), []).examples.source.size
+    assert not lay_out(make_formatter(files, WORDS), []).examples.source.size

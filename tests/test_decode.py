@@ -364,7 +364,7 @@ def answer(model, policy, eos_id, params, source, start, keys):
         ({}, POLICIES[2], EOS),
         ({"decoder": "repeat", "cell": "gru"}, Greedy(), NO_SYMBOL),
         ({"peeky": True, "cell": "rnn", "encoder_layers": 2, "decoder_layers": 3}, Greedy(), EOS),
-        ({"hand_over": "hidden", "decoder_layers": 2, "embed_dim": 3}, Greedy(), NO_SYMBOL),
+        ({"decoder_init": "hidden", "decoder_layers": 2, "embed_dim": 3}, Greedy(), NO_SYMBOL),
     ],
 )
 def test_answers_and_log_probabilities_are_those_of_the_forced_scores(settings, policy, eos_id):

@@ -14,7 +14,7 @@ from s2sjax.data.rows import Formatter
 from s2sjax.data.vocab import CharacterVocabulary
 from s2sjax.train import evaluate
 from s2sjax.train.evaluate import Evaluation, texts_of, with_references
-from s2sjax.train.metrics import HEADLINE, Count
+from s2sjax.train.metrics import EXACT_MATCH, Count
 
 KINDS = ["sums", "sentences"]
 
@@ -54,9 +54,9 @@ def test_every_row_of_every_replica_is_scored_once(kind):
     found, runs = scored(kind), stack_of(kind)
     n = len(runs.dev[0].lengths)
     assert found.answers.shape[:2] == (2, n)
-    assert found.counts[HEADLINE].of.tolist() == [n, n]
+    assert found.counts[EXACT_MATCH].of.tolist() == [n, n]
     assert found.counts["loss"].of.tolist() == [runs.dev[0].lengths[:, 1].sum() - n] * 2
-    np.testing.assert_array_equal(found.counts[HEADLINE].right, found.right.sum(axis=1))
+    np.testing.assert_array_equal(found.counts[EXACT_MATCH].right, found.right.sum(axis=1))
     positions = {m for m in found.values(0) if "/position_" in m}
     assert bool(positions) == (kind == "sums")  # of one width
     assert found.values(0)["loss"] == pytest.approx(np.log(9 if kind == "sums" else 18), rel=0.3)
@@ -86,13 +86,13 @@ VOCABULARY = CharacterVocabulary("abc")
 strings = st.text("abc", min_size=1, max_size=3)
 
 
-def form(**text):
+def formatter(**text):
     return Formatter(Text(**text), VOCABULARY, VOCABULARY, (3, 3))
 
 
-def evaluation(rows, references, form):
+def evaluation(rows, references, formatter):
     """Of two replicas that wrote these strings; held against the first references."""
-    ids = [[(form.target_ids(w)[1:] + [2] * 4)[:4] for w in replica] for replica in rows]
+    ids = [[(formatter.target_ids(w)[1:] + [2] * 4)[:4] for w in replica] for replica in rows]
     right = [[w == r[0] for w, r in zip(replica, references, strict=True)] for replica in rows]
     return Evaluation({"loss": Count(*np.ones((2, 2)))}, np.array(ids, np.int32), np.array(right))
 
@@ -101,26 +101,26 @@ def evaluation(rows, references, form):
 def test_an_answer_that_is_any_of_the_references_is_right(items):
     references = [tuple(several) for *_, several in items]
     rows = [[w for w, *_ in items], [w for _, w, _ in items]]
-    before = evaluation(rows, references, form())
+    before = evaluation(rows, references, formatter())
     for replicas in (slice(0, 2), slice(1, 2)):
-        found = with_references(before, form(), references, replicas)
+        found = with_references(before, formatter(), references, replicas)
         wanted = before.right.copy()
         for i in range(2)[replicas]:
             wanted[i] = [w in r for w, r in zip(rows[i], references, strict=True)]
         np.testing.assert_array_equal(found.right, wanted)
-        np.testing.assert_array_equal(found.counts[HEADLINE].right, wanted.sum(axis=1))
+        np.testing.assert_array_equal(found.counts[EXACT_MATCH].right, wanted.sum(axis=1))
         same(found.counts["loss"], before.counts["loss"])
 
 
 def test_a_first_symbol_that_was_given_is_part_of_the_answer():
-    given = form(start="first_target")
+    given = formatter(start="first_target")
     before = evaluation([["ab"], ["ab"]], [("ac", "cb", "ab")], given)
     assert with_references(before, given, [("ac", "cb")], slice(0, 2)).right.tolist() == [[0], [0]]
     assert with_references(before, given, [("ac", "ab")], slice(0, 2)).right.tolist() == [[1], [1]]
 
 
 def test_texts_are_what_was_written_and_scored_as_their_unit_is():
-    lettered, worded = form(target_order="reversed"), group("sentences").form("forward")
+    lettered, worded = formatter(target_order="reversed"), group("sentences").formatter("forward")
     ids = np.array([lettered.target_ids("abc")[1:], [*lettered.target_ids("b")[1:], 2, 2]])
     texts = texts_of(lettered, ids.astype(np.int32), [("abc", "c"), ("c",)])
     assert texts.written == ["abc", "b"]

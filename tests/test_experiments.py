@@ -181,7 +181,7 @@ NO_SPACES = "--text.source-justify None --text.target-justify None --text.target
         (peeky, f"saitoh --data {__file__}", "line 1 of"),
         (peeky, "saitoh --text.target-justify None", "--text.target-eos False needs"),
         (peeky, f"saitoh --text.mask-spaces {NO_SPACES}", "--text.mask-spaces needs"),
-        (peeky, "saitoh --model.cell gru", "--model.hand-over hidden"),
+        (peeky, "saitoh --model.cell gru", "--model.decoder-init hidden"),
         (peeky, "saitoh --train.patience 0", "--train.patience must be at least 1"),
         (peeky, "saitoh --optim.schedule inverse_sqrt", "--optim.warmup"),
         (peeky, "saitoh --optim.clip 0", "--optim.clip must be above 0"),
@@ -288,7 +288,7 @@ def test_presets_are_what_they_are_named_for():
     assert (clean.text.start, clean.text.source_justify, clean.task.splits) == (
         *("bos", None, "leak_free"),
     )
-    assert len(notebook.form.source) == 13
+    assert len(notebook.formatter.source) == 13
     quick = mechanisms.EXPERIMENT.ablation("quick")
     data_only = {"digits reversed", "operands swapped", "subtraction reversed", "rate x 3, forward"}
     assert data_only < {*quick.groups["1"].arms}  # no program of their own
@@ -341,7 +341,7 @@ def test_smoke_runs_from_the_command_line_to_the_report(monkeypatch, capsys, tmp
     assert report.startswith(f"# {experiment.name}, smoke")
     assert ("alignments.png" in report) == (experiment.name in ("attention", "translation"))
     results = load_results(folder / "results.json")
-    experiment.cover(results, folder / "cover.png")
+    experiment.draw_main_figure(results, folder / "cover.png")
     assert (folder / "cover.png").read_bytes().startswith(b"\x89PNG")
 
 
@@ -444,7 +444,7 @@ def test_a_changed_run_is_told_without_the_epochs_that_were_published(tmp_path):
     told = addition_rnn.EXPERIMENT.tables(results)
     assert "published" not in told
     assert told["claims"].rows[1][-1] == "held: 10 of 10 seeds by epoch 29"
-    addition_rnn.EXPERIMENT.cover(results, tmp_path / "cover.png")
+    addition_rnn.EXPERIMENT.draw_main_figure(results, tmp_path / "cover.png")
     forward, backward = addition_rnn.claims_of(addition_rnn.runs_of(results), None).rows
     assert (forward[1], backward[1]) == ("–", "50k, 100 epochs")
     assert forward[-3:] == backward[-3:] == ("–", "–", "not run yet")

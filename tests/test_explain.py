@@ -17,7 +17,7 @@ from s2sjax.data.tasks import Addition, Toy
 from s2sjax.report.results import load_results
 from s2sjax.study import ablation
 from s2sjax.study.ablation import Ablation
-from s2sjax.train.metrics import HEADLINE
+from s2sjax.train.metrics import EXACT_MATCH
 from s2sjax.train.run import Run
 from s2sjax.train.trained import Trained
 from s2sjax.train.workdir import Workdir
@@ -45,7 +45,7 @@ def finished(tmp_path_factory):
     with Workdir(folder, {"experiment": "test", "preset": "tiny", **whole.config}) as workdir:
         pairs = [("reversed", "forward")]
         console = Console(quiet=True)
-        ablation.run("test", "tiny", whole, workdir, console, [HEADLINE], pairs)
+        ablation.run("test", "tiny", whole, workdir, console, [EXACT_MATCH], pairs)
     return folder
 
 

@@ -88,7 +88,9 @@ def laid_out(answer: str, width: int, text: Text) -> str:
     return answer + "\n" * text.target_eos
 
 
-def by_hand(text: Text, symbols: str, train, test, *, fed: bool, added: int = 0) -> list[float]:
+def by_hand(
+    text: Text, symbols: str, train, test, *, teacher_forced: bool, added: int = 0
+) -> list[float]:
     """All scores by their definitions; a question is what is known of it, and its answer's row."""
     given = int(text.start == "first_target")
     seen, whole = defaultdict(Counter), defaultdict(Counter)
@@ -96,12 +98,12 @@ def by_hand(text: Text, symbols: str, train, test, *, fed: bool, added: int = 0)
         whole[known, answer[:given]][answer] += 1
         for p in range(given, len(answer)):
             seen[p][answer[p]] += 1
-            seen[p, known, answer[: p if fed else given]][answer[p]] += 1
+            seen[p, known, answer[: p if teacher_forced else given]][answer[p]] += 1
     right, scored, nats, exact = Counter(), Counter(), 0.0, 0
     for (known, answer), n in Counter(test).items():
         exact += n * ([a for a, _ in whole[known, answer[:given]].most_common(1)] == [answer])
         for p in range(given, len(answer)):
-            here, own = seen[p], seen[p, known, answer[: p if fed else given]]
+            here, own = seen[p], seen[p, known, answer[: p if teacher_forced else given]]
             likely = {}
             for s in symbols:
                 everywhere = (here[s] + added / len(symbols)) / (here.total() + added)
@@ -153,8 +155,10 @@ def test_every_field_is_what_plain_loops_find(operator, knows, terms):
     known = knows(np.array(operands)).tolist()
     for text in TEXTS[:: 1 if terms == 2 else 11]:
         rows = [laid_out(answer, max(map(len, answers)), text) for answer in answers]
-        every, fed = [*zip(known, rows, strict=True)], text.start != "nothing"
-        expected = by_hand(text, config.characters + "\n", every, every, fed=fed)
+        every, teacher_forced = [*zip(known, rows, strict=True)], text.start != "nothing"
+        expected = by_hand(
+            text, config.characters + "\n", every, every, teacher_forced=teacher_forced
+        )
         assert numbers(floor(config, knows, text)) == pytest.approx(expected), text
 
 
@@ -241,8 +245,10 @@ def test_a_prior_is_what_plain_loops_find(operator):
             for name in ("train", "test")
         )
         symbols = task.characters + "\n" * text.target_eos
-        for fed, scores in enumerate(prior(task, text, split["train"], split["test"])):
-            expected = by_hand(text, symbols, train, test, fed=bool(fed), added=1)
+        for teacher_forced, scores in enumerate(prior(task, text, split["train"], split["test"])):
+            expected = by_hand(
+                text, symbols, train, test, teacher_forced=bool(teacher_forced), added=1
+            )
             assert numbers(scores) == pytest.approx(expected), text
 
 
@@ -252,8 +258,8 @@ def test_the_prior_of_every_question_is_its_floor(operator):
     sign = 1 if operator == "+" else -1
     every = pairs([str(a + sign * b) for a in range(100) for b in range(100)])
     for text in (t for t in TEXTS[::4] if t.start == "bos"):
-        unfed, fed = prior(config, text, every, every)
-        for scores, of in (fed, text), (unfed, replace(text, start="nothing")):
+        free_running, teacher_forced = prior(config, text, every, every)
+        for scores, of in (teacher_forced, text), (free_running, replace(text, start="nothing")):
             best = floor(config, nothing, of)
             assert scores.all == pytest.approx(best.all)
             assert scores.exact_match == best.exact_match
@@ -263,11 +269,15 @@ def test_the_prior_of_every_question_is_its_floor(operator):
 def test_a_prior_to_the_letter():
     # Keras' layout: width 3, filled on the right, no end
     train, test = pairs(["10", "10", "12", "5", "150"]), pairs(["10", "15", "7"])
-    unfed, fed = prior(SMALL, KERAS, train, test)
-    assert unfed.by_position == (2 / 3, 1 / 3, 1)  # '1', '0', ' '
-    assert fed.by_position == (2 / 3, 1 / 3, 2 / 3)  # after the new '7' the same; after '15': '0'
-    assert unfed.exact_match == fed.exact_match == 1 / 3  # '10'
-    assert unfed.all == unfed.content == pytest.approx(6 / 9)
+    free_running, teacher_forced = prior(SMALL, KERAS, train, test)
+    assert free_running.by_position == (2 / 3, 1 / 3, 1)  # '1', '0', ' '
+    assert teacher_forced.by_position == (
+        2 / 3,
+        1 / 3,
+        2 / 3,
+    )  # after the new '7' the same; after '15': '0'
+    assert free_running.exact_match == teacher_forced.exact_match == 1 / 3  # '10'
+    assert free_running.all == free_running.content == pytest.approx(6 / 9)
 
 
 @pytest.mark.parametrize("text", TEXTS[::5], ids=str)

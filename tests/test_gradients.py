@@ -23,7 +23,7 @@ from s2sjax.analysis.gradients import (
     target_steps,
 )
 from s2sjax.config import Model, Text, Training
-from s2sjax.data.dataset import formatter
+from s2sjax.data.dataset import make_formatter
 from s2sjax.data.rows import Examples
 from s2sjax.data.tasks import Addition, Toy
 from s2sjax.model.dropout import Rates
@@ -65,7 +65,7 @@ def trained(run: Run):
         pairs = zip(leaves, keys, strict=True)
         return jax.tree.unflatten(tree, [x + 0.3 * jax.random.normal(k, x.shape) for x, k in pairs])
 
-    return trainer, noisy(), Examples(*map(jnp.asarray, run.form.examples(PAIRS)))
+    return trainer, noisy(), Examples(*map(jnp.asarray, run.formatter.examples(PAIRS)))
 
 
 def norms_of(trainer, params, examples) -> np.ndarray:
@@ -111,7 +111,7 @@ def test_it_is_the_norm_of_the_gradient_with_respect_to_one_hot_inputs(name):
 )
 def test_it_is_zero_where_nothing_is_read(run):
     trainer, params, _ = trained(run)
-    rows = run.form.examples([("7+5", "12"), ("1+1", "2"), ("2+2", "4")])
+    rows = run.formatter.examples([("7+5", "12"), ("1+1", "2"), ("2+2", "4")])
     found = norms_of(trainer, params, Examples(*map(jnp.asarray, rows)))
     read = rows.source != trainer.model.pad_id
     assert not read.all()
@@ -146,18 +146,18 @@ def test_questions_have_full_length_and_answers_of_the_commonest_shape():
     ],
 )
 def test_source_steps_are_named_by_place(text, steps):
-    form = formatter(Addition(digits=3), text)
-    assert "".join(source_steps(form, "123+456")) == steps
+    formatter = make_formatter(Addition(digits=3), text)
+    assert "".join(source_steps(formatter, "123+456")) == steps
 
 
 def test_long_numbers_and_those_of_different_lengths_have_all_their_steps_named():
     task = Addition(digits=9, operands="short_first", train=10, dev=10, test=10)
     steps = {"forward": "tu+htu⏎", "operands_swapped": "htu+tu⏎", "reversed": "uth+ut⏎"}
     for order, expected in steps.items():
-        form = formatter(task, Text(source_order=order))
-        assert "".join(source_steps(form, "12+345")) == expected
+        formatter = make_formatter(task, Text(source_order=order))
+        assert "".join(source_steps(formatter, "12+345")) == expected
     number = ["u", "t", "h", "k", *(f"10^{k}" for k in range(4, 9))]
-    assert source_steps(form, "12+123456789") == [*number, "+", "u", "t", "⏎"]
+    assert source_steps(formatter, "12+123456789") == [*number, "+", "u", "t", "⏎"]
 
 
 @pytest.mark.parametrize(
@@ -172,8 +172,8 @@ def test_long_numbers_and_those_of_different_lengths_have_all_their_steps_named(
     ],
 )
 def test_target_steps_are_those_that_are_predicted(text, gold, steps):
-    form = formatter(Addition(digits=3, operator="-" if gold[0] == "-" else "+"), text)
-    assert "".join(target_steps(form, gold)) == steps
+    formatter = make_formatter(Addition(digits=3, operator="-" if gold[0] == "-" else "+"), text)
+    assert "".join(target_steps(formatter, gold)) == steps
 
 
 # --- through training -------------------------------------------------------------------------
@@ -208,7 +208,7 @@ def test_what_is_probed_is_the_run_bit_for_bit(tmp_path):
     runs = group.stack()
     state = fit(runs, group.begin(runs), checkpoints=tmp_path, on_epoch=record)
     assert deviation(found, recorded) == 0
-    rows = group.form("reversed").examples(
+    rows = group.formatter("reversed").examples(
         of_one_shape(group.pairs("reversed")[0]["dev"], 5)[: found.questions]
     )
     params = jax.tree.map(lambda leaf: jnp.asarray(np.asarray(leaf)[1]), state.params)

@@ -62,7 +62,7 @@ ALIKE: Mapping[tuple[str, str], Mapping[str, Any]] = {
         "target_justify": "left",
         "justify_when": "after",
         # Nothing that these are about is in a sum:
-        **{"min_count": 2, "source_size": 9, "target_size": 9, "longest": 9},
+        **{"min_count": 2, "source_size": 9, "target_size": 9, "max_length": 9},
     },
     ("sums", "optim"): {"learning_rate": 0.1},
     ("toys", "task"): {"kind": "sort", "min_length": 2},
@@ -87,11 +87,11 @@ APART: Mapping[tuple[str, str], Mapping[str, Any]] = {
     ("dates", "task"): {"locales": "el", "train": 51, "dev": 21, "test": 21},
     ("sums", "model"): {
         **{"cell": "rnn", "hidden_size": 6, "encoder_layers": 2, "decoder_layers": 2},
-        **{"decoder": "repeat", "peeky": True, "hand_over": "learned", "directions": 2},
+        **{"decoder": "repeat", "peeky": True, "decoder_init": "learned", "directions": 2},
         **{"attention": "dot", "dropout": 0.1, "recurrent_dropout": 0.1, "embed_dim": 3},
         **{"init": "torch", "precision": "bfloat16", "unroll": 2},
     },
-    ("attending", "model"): {"attend": ["before", "feeding"], "hand_over": "zero"},
+    ("attending", "model"): {"attend": ["before", "feeding"], "decoder_init": "zero"},
     ("dropping", "model"): {"dropout": 0.0, "recurrent_dropout": 0.0},
     ("sums", "optim"): {"epsilon": 1e-8, "clip": 1.0, "schedule": "cosine", "warmup": 4},
     ("sums", "train"): {
@@ -106,7 +106,13 @@ APART: Mapping[tuple[str, str], Mapping[str, Any]] = {
     ("files", "task"): {"test": "dev.tsv", "columns": "2,1"},
     ("pairs", "text"): {
         **{"source_unit": "characters", "target_unit": "subwords", "source_order": "doubled"},
-        **{"lower_case": False, "cut": "blanks", "min_count": 9, "target_size": 6, "longest": 6},
+        **{
+            "lower_case": False,
+            "cut": "whitespace",
+            "min_count": 9,
+            "target_size": 6,
+            "max_length": 6,
+        },
     },
 }
 EVERY = [
@@ -164,7 +170,7 @@ def static(run: Run) -> tuple[Any, ...]:
     placed = [(starts.tolist()) for starts in schedule.starts], schedule.bucket_of.tolist()
     bound = [s.lengths.max(axis=0).tolist() for v in rows.values() for s in v]
     assert all((np.array(b) <= scoring_buckets(run)[-1][:2]).all() for b in bound)
-    own = () if run.form.row_widths else [s.lengths.tolist() for v in rows.values() for s in v]
+    own = () if run.formatter.row_widths else [s.lengths.tolist() for v in rows.values() for s in v]
     return make_trainer(run, updates=6), shapes, schedule.buckets, placed, scoring_buckets(run), own
 
 
@@ -241,11 +247,11 @@ def test_replicas_are_in_the_order_of_arms_and_have_names(group):
 
 def test_every_replica_has_the_rows_of_its_own_arm_and_seed(group):
     for (arm, seed), rows in zip(group.replicas, group.rows("train"), strict=True):
-        form, pairs = group.form(arm), group.pairs(arm)[seed - 5]["train"]
-        np.testing.assert_array_equal(rows.examples.source, form.examples(pairs).source)
+        formatter, pairs = group.formatter(arm), group.pairs(arm)[seed - 5]["train"]
+        np.testing.assert_array_equal(rows.examples.source, formatter.examples(pairs).source)
         question, _ = rows.pairs[0]
         assert ("-" if arm == "difference" else "+") in question
-        shown = form.source.decode(rows.examples.source[0])
+        shown = formatter.source.decode(rows.examples.source[0])
         in_order = shown[::-1] if arm == "reversed" else shown
         assert in_order.strip() == question
 

@@ -41,11 +41,11 @@ def nothing(_):
 
 def train(kind, folder, stop=None, on_epoch=nothing, on_updates=nothing, **change):
     """Go on in a folder; some settings of the loop may be changed."""
-    runs, standing = start(kind)
+    runs, loop_state = start(kind)
     runs = runs._replace(training=replace(runs.training, **change))
-    standing, _ = resume(runs, standing, folder)
+    loop_state, _ = resume(runs, loop_state, folder)
     return fit(
-        runs, standing, checkpoints=folder, on_epoch=on_epoch, on_updates=on_updates, stop=stop
+        runs, loop_state, checkpoints=folder, on_epoch=on_epoch, on_updates=on_updates, stop=stop
     )
 
 
@@ -203,19 +203,19 @@ def test_a_request_in_the_last_epoch_is_kept_too(whole, tmp_path):
 )
 @pytest.mark.parametrize("begun", [False, True])
 def test_divergence_is_refused_with_its_update_and_replica(whole, tmp_path, rate, what, begun):
-    runs, standing = start("sums")
+    runs, loop_state = start("sums")
     if begun:
-        standing, _ = resume(runs, standing, folder := whole("sums")[2])
+        loop_state, _ = resume(runs, loop_state, folder := whole("sums")[2])
         runs = runs._replace(training=replace(runs.training, epochs=9))
     else:
         folder = tmp_path
     rates = spread(np.array([1e-3, rate], np.float32), runs.programs.mesh)
-    standing = standing._replace(state=standing.state.replace(learning_rate=rates))
+    loop_state = loop_state._replace(state=loop_state.state.replace(learning_rate=rates))
     update = 12 * begun + (1 if np.isnan(rate) else 2)
     kept = f"the last checkpoint is kept in {folder}" if begun else "nothing was saved yet"
     last = checkpoint.latest(folder)
     with pytest.raises(UserError, match=f"^{what.format(update)}.*; {kept}; a smaller") as caught:
-        fit(runs, standing, checkpoints=folder, on_epoch=nothing)
+        fit(runs, loop_state, checkpoints=folder, on_epoch=nothing)
     assert "\n" not in str(caught.value)
     assert checkpoint.latest(folder) == last
 

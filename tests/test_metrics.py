@@ -12,7 +12,7 @@ from s2sjax.data.rows import Formatter
 from s2sjax.data.vocab import NO_SYMBOL
 from s2sjax.data.words import Rules, WordVocabulary
 from s2sjax.train.evaluate import Evaluation, with_references
-from s2sjax.train.metrics import HEADLINE, Count, count, ratio, scores, whole
+from s2sjax.train.metrics import EXACT_MATCH, Count, count, is_exact_match, ratio, scores
 
 PAD, EOS, UNK, TIME, ROWS = 0, 2, 3, 5, 12
 SCORES = jax.jit(scores, static_argnums=(3, 4))
@@ -102,7 +102,9 @@ def test_where_no_symbol_ends_an_answer_every_character_is_content():
 )
 def test_a_right_answer_has_every_symbol_and_its_end_in_the_right_place(predicted, right):
     gold = np.array([[5, 6, EOS, PAD, PAD]], np.int32)
-    found = whole(np.array([predicted], np.int32), gold, (gold != PAD).astype(np.float32), UNK)
+    found = is_exact_match(
+        np.array([predicted], np.int32), gold, (gold != PAD).astype(np.float32), UNK
+    )
     assert found.tolist() == [right]
 
 
@@ -120,11 +122,13 @@ def test_an_answer_is_right_in_one_way_and_an_unknown_gold_symbol_never_is(gold,
     shown = written[:, : target.shape[1]]
     on_device = scores(*map(jnp.asarray, (shown, target, scored)), EOS, UNK)["exact_match"]
     assert float(on_device.right) == wanted
-    assert whole(shown, target, scored, UNK).tolist() == [wanted]  # as `Trained.decode` counts
+    assert is_exact_match(shown, target, scored, UNK).tolist() == [
+        wanted
+    ]  # as `Trained.decode` counts
     nothing = Evaluation({}, written[None], np.zeros((1, 1), bool))
     several = with_references(nothing, FORM, [("z", "z z", gold)], slice(0, 1))
     assert several.right.tolist() == [[wanted]]
-    assert several.values(0) == {HEADLINE: wanted}
+    assert several.values(0) == {EXACT_MATCH: wanted}
 
 
 def test_count_and_ratio():

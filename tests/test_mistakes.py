@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from s2sjax.analysis import mistakes
 from s2sjax.analysis.mistakes import Answers
 from s2sjax.config import Text
-from s2sjax.data.dataset import formatter
+from s2sjax.data.dataset import make_formatter
 from s2sjax.data.tasks import Addition, Toy
 from s2sjax.errors import UserError
 
@@ -175,7 +175,7 @@ def test_the_table_of_every_question_splits_what_was_trained_on():
     ],
 )
 def test_a_digit_more_widens_the_rows_and_nothing_else(text):
-    narrow, wide = formatter(SMALL, text), formatter(mistakes.longer(SMALL), text)
+    narrow, wide = make_formatter(SMALL, text), make_formatter(mistakes.longer(SMALL), text)
     assert wide.source == narrow.source
     assert wide.target == narrow.target
     copies = 2 if text.source_order == "doubled" else 1

@@ -52,15 +52,15 @@ ATTENTION = {
         **LAYERS[(i + 2 * j) % len(LAYERS)],
         "directions": 1 + (i + j) % 2,
         "embed": None if i == j else EMBED,
-        "hand_over": ("carry", "learned", "zero")[(2 * i + j) % 3],
+        "decoder_init": ("carry", "learned", "zero")[(2 * i + j) % 3],
     }
     for i, score in enumerate(("dot", "general", "additive"))
     for j, attend in enumerate(("after", "feeding", "before"))
 }
 KINDS |= ATTENTION
 KINDS["two directions"] = {"directions": 2, **LAYERS[1]}
-KINDS["hidden handed over"] = {"hand_over": "hidden", "embed": EMBED}
-KINDS["hidden handed over peeky"] = {"hand_over": "hidden", "peeky": True, **LAYERS[1]}
+KINDS["hidden handed over"] = {"decoder_init": "hidden", "embed": EMBED}
+KINDS["hidden handed over peeky"] = {"decoder_init": "hidden", "peeky": True, **LAYERS[1]}
 
 
 def of_kinds(*names):
@@ -195,11 +195,11 @@ def by_hand(config, params, source, target):
     decoder = layers_of(p["decoder"])
     states, memory = encode_by_hand(config, p["encoder"], [token("encoder", s) for s in source])
     context = states[-1][1]
-    if config.decoder == "repeat" or config.hand_over == "zero":
+    if config.decoder == "repeat" or config.decoder_init == "zero":
         states = []
-    if config.hand_over == "hidden":
+    if config.decoder_init == "hidden":
         states = [(zero[0], h) for _, h in states]
-    if config.hand_over == "learned":
+    if config.decoder_init == "learned":
         bridges = [p[f"bridges_{i}"] for i in range(len(decoder))]
         states = [(zero[0], np.tanh(context @ b["w"] + b["b"])) for b in bridges]
     states = ([zero] * len(decoder) + states)[-len(decoder) :]  # the top layers meet
@@ -380,7 +380,7 @@ def test_the_published_numbers_of_parameters():
     assert count(13) == 147_085  # the notebook
     assert count(13, hidden_size=1) == 146
     assert count(12, decoder="repeat") == 205_324  # Keras
-    saitoh = {"embed_dim": 16, "hand_over": "hidden"}
+    saitoh = {"embed_dim": 16, "decoder_init": "hidden"}
     assert count(13, **saitoh) == 150_573
     assert count(13, peeky=True, **saitoh) == 217_773
 
@@ -469,7 +469,7 @@ def test_bfloat16_and_unrolling_give_nearly_the_same_logits():
         ({"attend": "feeding"}, "Model.attend feeding needs Model.attention"),
         ({"attention": "dot", "peeky": True}, "another view"),
         ({"attention": "dot", "decoder": "repeat"}, "another view"),
-        ({"hand_over": "zero"}, "no source"),
+        ({"decoder_init": "zero"}, "no source"),
         ({"directions": 2, "hidden_size": 5}, "5 is odd"),
         ({"dropout": 1.0}, "at most 0.99"),
         ({"recurrent_dropout": -0.1}, "at least 0"),

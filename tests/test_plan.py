@@ -75,15 +75,16 @@ def test_what_was_read_from_files(tmp_path):
     task = Sentences(str(tmp_path / "train.tsv"), dev=str(tmp_path / "dev.tsv"), test_share=0.4)
     run = Run(
         task,
-        Text("words", "characters", longest=4),
+        Text("words", "characters", max_length=4),
         train=Training(tokens_per_batch=20, buckets=2),
     )
     made = pairs_table(Ablation({"arm": run}, 1, 0))
     assert made is not None
     table = dict(made.rows)
-    form = run.form
+    formatter = run.formatter
     assert (
-        table["vocabularies: words and characters"] == f"{len(form.source)} and {len(form.target)}"
+        table["vocabularies: words and characters"]
+        == f"{len(formatter.source)} and {len(formatter.target)}"
     )
     assert table["unknown symbols of dev"] == "33.3% and 0.0%"  # q, of a, q and the end
     assert table["pairs that are too long, left out"] == "1"

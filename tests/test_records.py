@@ -11,15 +11,15 @@ from s2sjax.config import Model, Text, Training
 from s2sjax.data.tasks import Sentences, Toy
 from s2sjax.report.results import by_seed, load_results
 from s2sjax.study import ablation as ablation_module
-from s2sjax.study.ablation import Ablation, grown, run
+from s2sjax.study.ablation import Ablation, is_extension, run
 from s2sjax.study.group import Group
 from s2sjax.study.records import against_all, by_length, texts_by_length
 from s2sjax.train.evaluate import Evaluation
-from s2sjax.train.metrics import HEADLINE, Count
+from s2sjax.train.metrics import EXACT_MATCH, Count
 from s2sjax.train.run import Run
 from s2sjax.train.workdir import Workdir
 
-METRICS = ("BLEU", "chrF", "perplexity", "symbol_error_rate", HEADLINE)
+METRICS = ("BLEU", "chrF", "perplexity", "symbol_error_rate", EXACT_MATCH)
 WORDS = {"ein": "a", "Hund": "dog", "und": "and", "Katze": "cat", "laufen": "run", "heute": "today"}
 
 
@@ -50,7 +50,7 @@ def complete(folder, arms):
     ablation = Ablation(arms, 2, 0)
     config = {"experiment": "test", "preset": "pairs", **ablation.config}
     pairs, console = [("reversed", "forward")], Console(quiet=True)
-    with Workdir(folder, config, grown) as workdir:
+    with Workdir(folder, config, is_extension) as workdir:
         return run("test", "pairs", ablation, workdir, console, METRICS, pairs)
 
 
@@ -69,7 +69,7 @@ def test_arms_of_sentences_are_one_program_and_every_seed_has_every_score(arms, 
         assert np.isfinite(r["value"])
     for arm in arms:
         assert {*METRICS, "loss"} <= found[arm, "test"]
-        assert {"BLEU", "perplexity", "loss", HEADLINE} <= found[arm, "dev"]
+        assert {"BLEU", "perplexity", "loss", EXACT_MATCH} <= found[arm, "dev"]
         assert found[arm, "train"] == {"epoch_loss"}  # training pairs are not scored again
     one = [(r["arm"], r["seed"], r["split"], r["epoch"], r["metric"]) for r in records]
     assert len(set(one)) == len(one)
@@ -117,15 +117,15 @@ def test_a_run_on_sentences_killed_within_ends_like_one_that_was_not(arms, finis
 
 def written(group: Group, split: str, texts: list[str], right: list[bool]) -> Evaluation:
     """The evaluation of a group all of whose replicas wrote the same."""
-    form = group.form(next(iter(group.arms)))
-    rows = [form.target_ids(text)[1:] for text in texts]
+    formatter = group.formatter(next(iter(group.arms)))
+    rows = [formatter.target_ids(text)[1:] for text in texts]
     ids = np.full((len(rows), max(map(len, rows)) + 1), -1, np.int32)
     for i, row in enumerate(rows):
         ids[i, : len(row)] = row
     n = len(group.replicas)
     sums = np.full(n, float(sum(right)))
     return Evaluation(
-        {HEADLINE: Count(sums, np.full(n, float(len(right))))},
+        {EXACT_MATCH: Count(sums, np.full(n, float(len(right))))},
         np.stack([ids] * n),
         np.stack([np.array(right)] * n),
     )
@@ -139,7 +139,7 @@ def test_any_of_several_right_answers_counts(arms):
         evaluation = written(group, "dev", [text, "a"], [text == "a dog", False])
         counted = against_all(group, evaluation, "dev", rows)
         assert counted.right.tolist() == [[share > 0, False]] * 4
-        assert [counted.values(replica)[HEADLINE] for replica in range(4)] == [share] * 4
+        assert [counted.values(replica)[EXACT_MATCH] for replica in range(4)] == [share] * 4
 
 
 def test_right_texts_have_the_best_scores_at_every_length(arms):
@@ -167,5 +167,5 @@ def test_generated_answers_are_scored_at_every_length():
     values = {(r["seed"], r["metric"]): r["value"] for r in records}
     lengths = {len(source) for source in sources}
     assert values == {
-        (seed, f"{HEADLINE}/length_{n}"): float(n != 3) for seed in (0, 1) for n in lengths
+        (seed, f"{EXACT_MATCH}/length_{n}"): float(n != 3) for seed in (0, 1) for n in lengths
     }

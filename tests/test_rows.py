@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from s2sjax.config import SourceOrder, Text
-from s2sjax.data.dataset import formatter
+from s2sjax.data.dataset import make_formatter
 from s2sjax.data.rows import Formatter
 from s2sjax.data.subwords import SubwordVocabulary
 from s2sjax.data.tasks import Addition, Toy
@@ -54,10 +54,10 @@ def texts(draw) -> Text:
 
 def spelled(text: Text, pairs: list[tuple[str, str]], task=SUMS) -> tuple[list[str], ...]:
     """Rows as strings: '_' is padding, '^' begins, '$' ends, '.' is no symbol."""
-    form = formatter(task, text)
-    symbols = {i: SHOWN.get(symbol, symbol) for i, symbol in enumerate(form.source.symbols)}
+    formatter = make_formatter(task, text)
+    symbols = {i: SHOWN.get(symbol, symbol) for i, symbol in enumerate(formatter.source.symbols)}
     symbols[NO_SYMBOL] = "."
-    rows = form.examples(pairs)
+    rows = formatter.examples(pairs)
     return tuple(["".join(symbols[i] for i in row) for row in side.tolist()] for side in rows)
 
 
@@ -97,14 +97,14 @@ def spelled(text: Text, pairs: list[tuple[str, str]], task=SUMS) -> tuple[list[s
 )
 def test_published_formats(text, sources, targets):
     assert spelled(text, PAIRS) == (sources, targets)
-    examples = formatter(SUMS, text).examples(PAIRS)
+    examples = make_formatter(SUMS, text).examples(PAIRS)
     assert examples.source.dtype == examples.target.dtype == np.int32
 
 
 def test_keras_format_is_saitohs_without_a_begin_symbol():
-    form = formatter(SUMS, KERAS)
-    assert form.source.symbols == form.target.symbols == (" ", "+", *"0123456789")
-    source, target = form.examples(PAIRS[:1])
+    formatter = make_formatter(SUMS, KERAS)
+    assert formatter.source.symbols == formatter.target.symbols == (" ", "+", *"0123456789")
+    source, target = formatter.examples(PAIRS[:1])
     assert source.tolist() == [[7, 8, 10, 1, 5, 4, 0]]
     assert target.tolist() == [[0, 8, 2, 2, 0]]  # the first column is never read
 
@@ -177,21 +177,21 @@ def laid_out(string: str, order: str, side: str | None, width: int, when: str) -
 @quickly
 @given(text=texts(), question=questions, answer=answers)
 def test_rows_are_those_of_the_justified_and_ordered_string(text, question, answer):
-    form = formatter(SUMS, text)
-    symbols = list(form.source.symbols)
+    formatter = make_formatter(SUMS, text)
+    symbols = list(formatter.source.symbols)
     blank = [NO_SYMBOL if text.mask_spaces else symbols.index(" ")]
     ids = lambda string: [blank[0] if c == BLANK else symbols.index(c) for c in string]
     when = text.justify_when
     read = laid_out(question, text.source_order, text.source_justify, 7, when) + " " * text.lag
-    end = [form.source.eos_id]
-    assert form.source_ids(question) == ids(read) + end * text.source_eos
+    end = [formatter.source.eos_id]
+    assert formatter.source_ids(question) == ids(read) + end * text.source_eos
     written = laid_out(answer, text.target_order, text.target_justify, 4, when)
     blank = [symbols.index(" ")]
-    assert form.answer_ids(answer) == ids(written)
-    start = {"bos": lambda: [form.target.bos_id], "nothing": lambda: [0], "first_target": list}
+    assert formatter.answer_ids(answer) == ids(written)
+    start = {"bos": lambda: [formatter.target.bos_id], "nothing": lambda: [0], "first_target": list}
     row = start[text.start]() + ids(written) + end * text.target_eos
-    assert form.target_ids(answer) == row
-    assert form.row((question, answer)) == (form.source_ids(question), row)
+    assert formatter.target_ids(answer) == row
+    assert formatter.row((question, answer)) == (formatter.source_ids(question), row)
 
 
 @quickly
@@ -208,12 +208,12 @@ def test_an_arm_can_move_the_spaces_of_one_side_alone(text, question, answer, si
 @quickly
 @given(text=texts(), pairs=st.lists(st.tuples(questions, answers), max_size=3))
 def test_widths_are_those_of_the_task_and_the_widest_pair_fills_them(text, pairs):
-    form = formatter(SUMS, text)
-    examples = form.examples([*pairs, ("999+999", "1998")])
-    assert tuple(rows.shape[1] for rows in examples) == form.row_widths
-    assert tuple(map(len, form.row(("999+999", "1998")))) == form.row_widths
+    formatter = make_formatter(SUMS, text)
+    examples = formatter.examples([*pairs, ("999+999", "1998")])
+    assert tuple(rows.shape[1] for rows in examples) == formatter.row_widths
+    assert tuple(map(len, formatter.row(("999+999", "1998")))) == formatter.row_widths
     for i, pair in enumerate(pairs):  # a row does not depend on the others
-        for rows, alone in zip(examples, form.examples([pair]), strict=True):
+        for rows, alone in zip(examples, formatter.examples([pair]), strict=True):
             assert rows[i].tolist() == alone[0].tolist()
 
 
@@ -230,13 +230,13 @@ def test_reversal_is_digit_reversal_of_swapped_operands():
 @quickly
 @given(text=texts(), answer=answers)
 def test_an_answer_is_read_back_from_its_symbols(text, answer):
-    form = formatter(SUMS, text)
-    given_first = form.given(answer)
-    assert given_first == (form.answer_ids(answer)[:1] if text.start == "first_target" else [])
-    ids = np.array(form.target_ids(answer))[1:]  # what is decoded
-    end = [] if form.target.pad_id is None else [form.target.pad_id]
+    formatter = make_formatter(SUMS, text)
+    given_first = formatter.given(answer)
+    assert given_first == (formatter.answer_ids(answer)[:1] if text.start == "first_target" else [])
+    ids = np.array(formatter.target_ids(answer))[1:]  # what is decoded
+    end = [] if formatter.target.pad_id is None else [formatter.target.pad_id]
     for written in (ids, [*ids, *end * 3]):
-        assert form.read(written, given_first) == form.reference(answer) == answer
+        assert formatter.read(written, given_first) == formatter.reference(answer) == answer
 
 
 @pytest.mark.parametrize("turned", ["forward", "reversed"])
@@ -244,20 +244,20 @@ def test_an_answer_is_read_back_from_its_symbols(text, answer):
 @pytest.mark.parametrize("side", ["left", "right"])
 def test_signs_and_letters_are_read_back(turned, when, side):
     text = Text(target_justify=side, justify_when=when, target_order=turned)
-    forms = {"-197 -1 0 99": Addition(2, terms=3, operator="-"), "b bca": Toy(max_length=4)}
-    for listed, task in forms.items():
-        form = formatter(task, text)
-        assert [form.read(form.answer_ids(a)) for a in listed.split()] == listed.split()
+    formatters = {"-197 -1 0 99": Addition(2, terms=3, operator="-"), "b bca": Toy(max_length=4)}
+    for listed, task in formatters.items():
+        formatter = make_formatter(task, text)
+        assert [formatter.read(formatter.answer_ids(a)) for a in listed.split()] == listed.split()
 
 
 @quickly
 @given(text=texts(), written=st.text(" 015", min_size=4, max_size=4))
 def test_a_misplaced_space_is_not_the_same_answer(text, written):
     """Fault 7: of all rows of full width, one reads as a given answer."""
-    form = formatter(SUMS, replace(text, start="bos"))
-    ids = form.target.encode(written)
+    formatter = make_formatter(SUMS, replace(text, start="bos"))
+    ids = formatter.target.encode(written)
     for answer in {written.strip(), "15"} - {""}:
-        assert (form.read(ids) == answer) == (ids == form.answer_ids(answer)), answer
+        assert (formatter.read(ids) == answer) == (ids == formatter.answer_ids(answer)), answer
 
 
 # --- words and subwords ----------------------------------------------------------------------
@@ -276,8 +276,8 @@ def test_orders_of_words_and_subwords_are_those_of_their_symbols(unit):
     assert len(ids) >= 4
     expected = {"forward": ids, "reversed": ids[::-1], "doubled": 2 * ids}
     for order, read in expected.items():
-        form = Formatter(Text(**units, source_order=order), known, known, None)
-        assert form.source_ids("a dog saw cats") == [*read, known.eos_id]
+        formatter = Formatter(Text(**units, source_order=order), known, known, None)
+        assert formatter.source_ids("a dog saw cats") == [*read, known.eos_id]
     turned = Formatter(Text(**units, target_order="reversed"), known, known, None)
     assert turned.answer_ids("a dog saw cats") == ids[::-1]
     assert turned.read(turned.target_ids("a dog saw cats")[1:]) == "a dog saw cats"
@@ -287,18 +287,18 @@ def test_orders_of_words_and_subwords_are_those_of_their_symbols(unit):
 
 
 def test_a_reference_is_spelled_as_the_vocabulary_does_with_its_unknown_words():
-    form = Formatter(Text(target_unit="words"), UNITS["words"], UNITS["words"], None)
-    assert form.reference("A  Zebra, dog") == "a zebra , dog"
-    assert form.read(form.answer_ids("A  Zebra, dog")) == "a <unk> <unk> dog"
+    formatter = Formatter(Text(target_unit="words"), UNITS["words"], UNITS["words"], None)
+    assert formatter.reference("A  Zebra, dog") == "a zebra , dog"
+    assert formatter.read(formatter.answer_ids("A  Zebra, dog")) == "a <unk> <unk> dog"
 
 
 def test_rows_without_known_widths_are_as_wide_as_the_widest_or_as_asked():
-    form = Formatter(Text(), UNITS["words"], UNITS["words"], None)
+    formatter = Formatter(Text(), UNITS["words"], UNITS["words"], None)
     pairs = [("a dog", "dogs"), ("cat", "a cat saw")]
-    assert form.row_widths is None
-    assert [rows.shape for rows in form.examples(pairs)] == [(2, 3), (2, 5)]
-    assert form.examples(pairs, (4, 6)).source[:, 3].tolist() == [0, 0]
-    assert form.with_ends(2, 3) == (3, 5)
+    assert formatter.row_widths is None
+    assert [rows.shape for rows in formatter.examples(pairs)] == [(2, 3), (2, 5)]
+    assert formatter.examples(pairs, (4, 6)).source[:, 3].tolist() == [0, 0]
+    assert formatter.with_ends(2, 3) == (3, 5)
 
 
 # --- vocabularies ----------------------------------------------------------------------------
@@ -320,14 +320,14 @@ def test_rows_without_known_widths_are_as_wide_as_the_widest_or_as_asked():
     ids=str,
 )
 def test_a_vocabulary_has_all_specials_or_where_all_rows_are_full_those_used(text, specials):
-    form = formatter(SUMS, text)
-    assert form.source == form.target
-    assert (form.source.specials, len(form.source)) == (specials, 12 + len(specials))
+    formatter = make_formatter(SUMS, text)
+    assert formatter.source == formatter.target
+    assert (formatter.source.specials, len(formatter.source)) == (specials, 12 + len(specials))
     pad_id = 0 if specials == SPECIALS else None
-    assert form.source_pad_id == (NO_SYMBOL if text.mask_spaces else pad_id)
-    assert form.target_pad_id == pad_id
+    assert formatter.source_pad_id == (NO_SYMBOL if text.mask_spaces else pad_id)
+    assert formatter.target_pad_id == pad_id
 
 
 def test_a_string_that_is_too_long_is_refused():
     with pytest.raises(UserError, match="a row of 9 symbols does not fit the width 8"):
-        formatter(SUMS, Text()).examples([("1234+567", "1801")])
+        make_formatter(SUMS, Text()).examples([("1234+567", "1801")])

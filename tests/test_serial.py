@@ -152,7 +152,7 @@ TOGETHER = {
     "cut": {"target_unit": "words"},
     "lower_case": {"target_unit": "words"},
     "attend": {"attention": "dot"},
-    "hand_over": {"attention": "dot"},
+    "decoder_init": {"attention": "dot"},
     "schedule": {"warmup": 9},
 }
 """Settings that one setting needs."""

@@ -54,8 +54,8 @@ def write(folder, groups, arms, seeds, number=5):
         write_vocabularies(workdir, groups)
         for i, (name, own) in enumerate(groups.items()):
             states[name] = sharp_state(own, i)
-            standing = fetch(begin(own.stack(), states[name]), len(own.replicas))
-            checkpoint.save(workdir.checkpoints / name, number, standing)
+            loop_state = fetch(begin(own.stack(), states[name]), len(own.replicas))
+            checkpoint.save(workdir.checkpoints / name, number, loop_state)
     return states
 
 
@@ -109,7 +109,7 @@ def test_answers_are_those_that_were_scored_at_the_end_of_the_training(saved, ki
         for seed in range(2):
             for n, (_, gold) in enumerate(test[0].pairs):
                 answer, tokens = answers[arm, seed, n], decoded[arm].tokens[seed, n]
-                assert answer.text == own.form(arm).read(tokens)
+                assert answer.text == own.formatter(arm).read(tokens)
                 assert answer.ids == tuple(tokens[: len(answer.ids)].tolist())
                 assert trained.is_right(arm, answer, [gold]) == decoded[arm].right[seed, n]
 
@@ -126,13 +126,13 @@ def test_the_score_of_an_answer_is_what_it_gets_when_it_is_given(saved):
     rows = [group("sentences", 2).rows(split)[0] for split in ("dev", "test")]
     texts = [source for split in rows for source, _ in split.pairs]
     answers, compared = first(trained.answer(texts)), 0
-    for arm, form in trained.forms.items():
+    for arm, formatter in trained.formatters.items():
         for seed in range(2):
             own = [answers[arm, seed, n] for n in range(len(texts))]
             scored = trained.score([(t, a.text) for t, a in zip(texts, own, strict=True)])[arm]
             for n, answer in enumerate(own):
                 assert answer.score == pytest.approx(answer.log_probs.sum(), abs=1e-4)
-                if tuple(form.target_ids(answer.text)[1:]) == answer.ids:  # it came to its end
+                if tuple(formatter.target_ids(answer.text)[1:]) == answer.ids:  # it came to its end
                     assert scored.log_probs[seed, n] == pytest.approx(answer.score, abs=1e-4)
                     assert scored.symbols[n] == len(answer.ids)
                     compared += 1
@@ -185,9 +185,9 @@ def test_alignments_are_weights_over_the_source_in_the_order_of_the_text(saved):
     _, trained, _ = saved("sentences")
     pairs = [("w1 w2 w3", "v1 v2"), ("w4", "v3 v4")]
     weights = trained.align(pairs)
-    for arm, form in trained.forms.items():
+    for arm, formatter in trained.formatters.items():
         for n, (source, target) in enumerate(pairs):
-            read, written = len(form.source_ids(source)), len(form.target_ids(target)) - 1
+            read, written = len(formatter.source_ids(source)), len(formatter.target_ids(target)) - 1
             own = weights[arm][:, n, :written]
             np.testing.assert_allclose(own.sum(axis=-1), 1, atol=1e-5)
             assert (own[..., read:] == 0).all()
@@ -222,9 +222,9 @@ def test_an_ensemble_writes_the_symbol_with_the_greatest_mean_probability(saved)
 
     found = trained.answer(TEXTS, ensemble=True)
     for arm in own.arms:
-        form, members = own.form(arm), [row(params, i) for i in range(4)[own.of(arm)]]
+        formatter, members = own.formatter(arm), [row(params, i) for i in range(4)[own.of(arm)]]
         for n, text in enumerate(TEXTS):
-            source = form.examples([(text, "")], (6, 2)).source
+            source = formatter.examples([(text, "")], (6, 2)).source
             ids, log_prob = [], 0.0
             while len(ids) < most and (not ids or ids[-1] != 2):
                 target = np.array([[1, *ids, *[0] * (most - 1 - len(ids))]], np.int32)
@@ -254,10 +254,10 @@ LOOKS = np.array(
 
 def spelled(ids, looks=LOOKS, text="Frau Vogelsang singt", replaced=True, **order):
     text_settings = Text(source_unit="words", target_unit="words", **order)
-    form = Formatter(text_settings, SOURCE, TARGET, None)
+    formatter = Formatter(text_settings, SOURCE, TARGET, None)
     tokens = np.array((ids + [EOS] * 4)[:4], np.int32)
     found = Hypotheses(tokens, np.zeros(4, np.float32), np.float32(0), looks)
-    return _spelled(form, text, found, 1, replaced)
+    return _spelled(formatter, text, found, 1, replaced)
 
 
 @pytest.mark.parametrize(
@@ -304,14 +304,14 @@ def mixed(tmp_path_factory):
         "big": big,
         "fast": replace(SUMS, optim=replace(SUMS.optim, epsilon=1.0)),
     }
-    ablation = Ablation(arms, 3, 4, sittings=(2, 1))
+    ablation = Ablation(arms, 3, 4, cohorts=(2, 1))
     folder = tmp_path_factory.mktemp("mixed")
     states = write(folder, ablation.groups, arms, 3)
     assert {*states} == {"1", "2", "3", "1.1", "2.1", "3.1"}
     return folder, {name: state.params for name, state in states.items()}
 
 
-def test_all_arms_and_seeds_of_all_programs_and_sittings_are_loaded_or_some(mixed):
+def test_all_arms_and_seeds_of_all_programs_and_cohorts_are_loaded_or_some(mixed):
     folder, params = mixed
     trained = Trained.load(folder)
     assert ([*trained.arms], trained.seeds) == (["small", "big", "fast"], (4, 5, 6))
@@ -322,7 +322,7 @@ def test_all_arms_and_seeds_of_all_programs_and_sittings_are_loaded_or_some(mixe
     assert ([*some.arms], some.seeds, len(some.programs)) == (["big"], (4, 6), 1)
     same(some.programs[0].params, row(both, np.array([0, 2])))
     same(trained.only(["big"]).programs[0].params, both)
-    assert [*trained.only(["big"]).forms] == ["big"]
+    assert [*trained.only(["big"]).formatters] == ["big"]
 
 
 def test_an_unfinished_run_has_the_models_of_its_last_checkpoint(saved, tmp_path):
@@ -341,7 +341,7 @@ def test_loading_and_answering_need_no_data_files(saved, monkeypatch):
     wanted = first(trained.answer(TEXTS))
     monkeypatch.setattr(sentences_module, "corpus", None)
     loaded = Trained.load(folder)
-    assert loaded.forms == trained.forms
+    assert loaded.formatters == trained.formatters
     alike(first(loaded.answer(TEXTS)), wanted)
 
 

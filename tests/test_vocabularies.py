@@ -13,7 +13,7 @@ from s2sjax.errors import UserError
 
 TEXTS = ["Ein Hund läuft .", "a dog\nruns!", "<eos> 雪 ɑ̃ \x00"]
 CHARACTERS = CharacterVocabulary("".join(sorted(set("".join(TEXTS)))))
-WORDS = WordVocabulary.build(TEXTS, Rules(lower_case=False, cut="blanks"))
+WORDS = WordVocabulary.build(TEXTS, Rules(lower_case=False, cut="whitespace"))
 SUBWORDS = SubwordVocabulary.build(TEXTS, max_size=270, min_count=1)
 KINDS: dict[str, Vocabulary] = {
     "characters": CHARACTERS,
@@ -129,8 +129,8 @@ def test_what_is_no_vocabulary_is_refused():
 @pytest.mark.parametrize(
     ("rules", "message"),
     [
-        ({"cut": "tabs"}, "rules.cut cannot be 'tabs'; it must be 'punctuation' or 'blanks'"),
-        ({"split": "blanks"}, "rules has unknown settings: split"),
+        ({"cut": "tabs"}, "rules.cut cannot be 'tabs'; it must be 'punctuation' or 'whitespace'"),
+        ({"split": "whitespace"}, "rules has unknown settings: split"),
         (1, "rules must be an object of settings, not 1"),
     ],
 )

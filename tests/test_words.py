@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from s2sjax.data.vocab import SPECIALS
 from s2sjax.data.words import Rules, WordVocabulary, pattern
 
-PUNCTUATION, BLANKS = Rules(), Rules(cut="blanks")
-EVERY = [Rules(lower, cut) for lower in (True, False) for cut in ("punctuation", "blanks")]
+PUNCTUATION, BLANKS = Rules(), Rules(cut="whitespace")
+EVERY = [Rules(lower, cut) for lower in (True, False) for cut in ("punctuation", "whitespace")]
 TEXTS = ["the cat sat .", "the dog , the cat", "A dog sat"]
 
 every = pytest.mark.parametrize("rules", EVERY, ids=str)
@@ -62,7 +62,7 @@ def test_words_are_the_text_without_its_blanks_in_composed_form(rules, text):
     assert "".join(words) == "".join(rules.normalise(text).split())
     assert rules.words(" ".join(words)) == words
     assert all(unicodedata.is_normalized("NFC", word) for word in words)
-    composed, decomposed = (unicodedata.normalize(form, text) for form in ("NFC", "NFD"))
+    composed, decomposed = (unicodedata.normalize(formatter, text) for formatter in ("NFC", "NFD"))
     assert rules.words(decomposed) == rules.words(composed)
 
 
@@ -79,7 +79,7 @@ def test_a_word_is_of_letters_digits_and_marks_or_one_other_character(text):
 
 
 def test_the_expression_is_the_stated_one():
-    assert pattern("blanks").pattern == r"\S+"
+    assert pattern("whitespace").pattern == r"\S+"
     marks = pattern("punctuation").pattern.partition("]+|")[0].removeprefix(r"[\w\u200c\u200d")
     assert len(marks) == len(set(marks)) > 2000
     assert {unicodedata.category(c) for c in marks} == {"Mn", "Mc", "Me"}

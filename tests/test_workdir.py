@@ -64,7 +64,7 @@ def test_what_a_kill_while_starting_leaves_is_no_other_run(tmp_path):
     (tmp_path / "config.json.partial").write_text("{")
     with Workdir(tmp_path, CONFIG) as workdir:
         assert json.loads(workdir.config_file.read_text())["seeds"] == 2
-        assert workdir.moved == []
+        assert workdir.environment_changes == []
 
 
 def test_going_on_under_other_versions_is_noticed(tmp_path):
@@ -72,7 +72,7 @@ def test_going_on_under_other_versions_is_noticed(tmp_path):
         held = workdir.config_file.read_text()
         workdir.config_file.write_text(held.replace(jax.__version__, "0.0.1"))
     with Workdir(tmp_path, CONFIG) as workdir:
-        assert f"jax: 0.0.1 -> {jax.__version__}" in workdir.moved
+        assert f"jax: 0.0.1 -> {jax.__version__}" in workdir.environment_changes
 
 
 def test_a_file_is_no_workdir(tmp_path):
@@ -131,24 +131,24 @@ def test_a_run_that_grew_keeps_its_records_and_its_results_under_another_name(tm
         return asked["seeds"] >= held["seeds"]
 
     with Workdir(tmp_path, CONFIG) as workdir:
-        assert workdir.sittings == ()
+        assert workdir.cohorts == ()
         workdir.append([record(1)])
         workdir.results_file.write_text("first")
-    for number, (seeds, epochs, sittings) in enumerate(
+    for number, (seeds, epochs, cohorts) in enumerate(
         [(5, 1, (2, 3)), (5, 9, (2, 3)), (6, 9, (2, 3, 1))], start=1
     ):
         asked = CONFIG | {"seeds": seeds, "epochs": epochs}
         with Workdir(tmp_path, asked, more) as workdir:
-            assert workdir.sittings == sittings
+            assert workdir.cohorts == cohorts
             assert workdir.records() == [record(1)]
             assert not workdir.results_file.exists()
             assert (tmp_path / "results.before-1.json").read_text() == "first"
             assert len([*tmp_path.glob("results.before-*")]) == number
             workdir.results_file.write_text("next")
         with Workdir(tmp_path, asked, more) as workdir:
-            assert workdir.sittings == sittings
+            assert workdir.cohorts == cohorts
             assert workdir.results_file.read_text() == "next"
-            assert workdir.moved == []
+            assert workdir.environment_changes == []
     with pytest.raises(UserError, match=r"run \(epochs: 9 -> .absent.; seeds: 6 -> 2"):
         Workdir(tmp_path, CONFIG, more)
 
@@ -187,7 +187,7 @@ def test_a_line_after_one_that_a_kill_cut_short_is_found_once_that_is_forgotten(
 # --- time spent ----------------------------------------------------------------------------
 
 
-def test_time_spent_adds_up_over_sittings(tmp_path):
+def test_time_spent_adds_up_over_starts(tmp_path):
     with Workdir(tmp_path, CONFIG) as workdir:
         assert workdir.seconds() == 0.0
         workdir.spent(1.25)

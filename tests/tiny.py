@@ -14,7 +14,7 @@ from s2sjax.config import Model, Optimiser, Text, Training
 from s2sjax.data.sentences import Sentences
 from s2sjax.data.toys import Toy
 from s2sjax.study.group import Group
-from s2sjax.train.loop import Stack, Standing
+from s2sjax.train.loop import LoopState, Stack
 from s2sjax.train.run import Run
 
 SUMS = Run(
@@ -77,7 +77,7 @@ def stack_of(kind: str, seeds: int = 1) -> Stack:
     return group(kind, seeds).stack()
 
 
-def begin(kind: str, seeds: int = 1) -> Standing:
+def begin(kind: str, seeds: int = 1) -> LoopState:
     """Before the first update."""
     return group(kind, seeds).begin(stack_of(kind, seeds))
 

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from s2sjax.config import Text
-from s2sjax.data.dataset import formatter
+from s2sjax.data.dataset import make_formatter
 from s2sjax.data.tasks import Addition, Pairs, TaskConfig
 from s2sjax.errors import UserError
 
@@ -56,11 +56,11 @@ class Floor:
 class Prior(NamedTuple):
     """Scores of a model that never reads the source, learned from the training answers.
 
-    Whole answers are guessed as the commonest training answer, whatever is fed.
+    In both modes, a whole answer is guessed as the most frequent training answer.
     """
 
-    unfed: Floor  # it sees the position alone, and a first symbol that is given: free-running
-    fed: Floor  # it sees the symbols before it too: teacher forcing
+    free_running: Floor  # reads the position, and the first symbol where it is given
+    teacher_forced: Floor  # reads the position and all right symbols before it
 
 
 def enumerable(config: Addition) -> bool:
@@ -85,7 +85,9 @@ def floor(config: Addition, knows: Knows, text: Text) -> Floor:
     sign = 1 if config.operator == "+" else -1
     values, answer = np.unique(terms[:, 0] + sign * terms[:, 1:].sum(1), return_inverse=True)
     written, every = _write(config, text, [*map(str, values)]), slice(None)
-    return _score(written, answer, knows(terms), every, every, fed=text.start != "nothing")
+    return _score(
+        written, answer, knows(terms), every, every, teacher_forced=text.start != "nothing"
+    )
 
 
 def prior(task: TaskConfig, text: Text, train: Pairs, test: Pairs) -> Prior:
@@ -103,7 +105,12 @@ def prior(task: TaskConfig, text: Text, train: Pairs, test: Pairs) -> Prior:
     written, n = _write(task, text, [*number]), len(train)
     answer = np.array([number[gold] for gold in golds])
     known: Any = (written, answer, np.zeros_like(answer), slice(n), slice(n, None))
-    return Prior(*(_score(*known, fed=fed, added=1) for fed in (False, True)))
+    return Prior(
+        *(
+            _score(*known, teacher_forced=teacher_forced, added=1)
+            for teacher_forced in (False, True)
+        )
+    )
 
 
 class _Written(NamedTuple):
@@ -116,9 +123,9 @@ class _Written(NamedTuple):
 
 
 def _write(task: TaskConfig, text: Text, answers: Sequence[str]) -> _Written:
-    form = formatter(task, text)
-    ids = [form.answer_ids(answer) for answer in answers]
-    known = dict.fromkeys([*form.target.encode(task.characters or ""), *chain(*ids)])
+    formatter = make_formatter(task, text)
+    ids = [formatter.answer_ids(answer) for answer in answers]
+    known = dict.fromkeys([*formatter.target.encode(task.characters or ""), *chain(*ids)])
     code = {symbol: n for n, symbol in enumerate(known)}
     ends = [len(code)] * text.target_eos
     rows = np.full((len(ids), max(map(len, ids)) + len(ends)), _NONE)
@@ -134,7 +141,7 @@ def _score(
     train: slice,  # questions to learn from
     test: slice,  # questions to score
     *,
-    fed: bool,  # whether the right symbols before a position are seen there
+    teacher_forced: bool,  # whether the right symbols before a position are seen there
     added: int = 0,  # answers that the position's own shares count as, and an even spread in these
 ) -> Floor:
     """Learn chances from some questions, and score them on others."""
@@ -160,7 +167,7 @@ def _score(
             scored[position] = np.bincount(is_end, minlength=2)
             right[position] = np.bincount(is_end[hit], minlength=2)
             nats -= np.log(chance[asked[0], asked[1]]).sum()
-        if fed or position < given:
+        if teacher_forced or position < given:
             group = group * (symbols + 1) + symbol + 1
     content = scored[:, 0] > 0
     return Floor(

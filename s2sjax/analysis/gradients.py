@@ -27,7 +27,7 @@ from s2sjax.model.linear import matmul
 from s2sjax.model.seq2seq import Seq2Seq, padding_mask
 from s2sjax.report.tables import NONE, Table
 from s2sjax.study.group import Group
-from s2sjax.train.loop import Stack, Standing
+from s2sjax.train.loop import LoopState, Stack
 from s2sjax.train.replicas import fetch, lift, stack
 from s2sjax.train.step import Params, Trainer
 
@@ -83,14 +83,14 @@ def of_one_shape(pairs: Iterable[tuple[str, str]], width: int, most: int = QUEST
     return max(shapes.items(), key=lambda s: (len(s[1]), s[0]), default=(0, []))[1][:most]
 
 
-def source_steps(form: Formatter, question: str) -> list[str]:
+def source_steps(formatter: Formatter, question: str) -> list[str]:
     """What stands at each source step of questions as long as this one, places by letter."""
-    return _steps(question, form.source_ids, form.source)
+    return _steps(question, formatter.source_ids, formatter.source)
 
 
-def target_steps(form: Formatter, gold: str) -> list[str]:
+def target_steps(formatter: Formatter, gold: str) -> list[str]:
     """What stands at each predicted step of answers as long as this one, places by letter."""
-    return _steps(gold, lambda text: form.target_ids(text)[1:], form.target)
+    return _steps(gold, lambda text: formatter.target_ids(text)[1:], formatter.target)
 
 
 def _steps(text: str, ids: Callable[[str], list[int]], vocabulary: Vocabulary) -> list[str]:
@@ -127,37 +127,37 @@ def probe(group: Group, at: Sequence[int], on_epoch: Callable[[int], None]) -> d
     """
     pairs = {arm: _questions(group, arm) for arm in group.arms}
     n, mesh = min(map(len, pairs.values())), group.programs.mesh  # replicas have equal shapes
-    examples = stack([group.form(arm).examples(pairs[arm][:n]) for arm in group.arms], mesh)
+    examples = stack([group.formatter(arm).examples(pairs[arm][:n]) for arm in group.arms], mesh)
     lifted = lift(partial(gradient_norms, group.programs.trainer), mesh)
     runs, norms, losses = group.stack(), {}, {}
-    standing, train = group.begin(runs), stack([split.examples for split in runs.train], mesh)
+    loop_state, train = group.begin(runs), stack([split.examples for split in runs.train], mesh)
     for epoch in range(at[-1] + 1):
         if epoch:
-            standing = _train_epoch(runs, standing, train)
-            losses[epoch] = [float(own.mean()) for own in np.asarray(standing.losses)]
+            loop_state = _train_epoch(runs, loop_state, train)
+            losses[epoch] = [float(own.mean()) for own in np.asarray(loop_state.losses)]
             on_epoch(epoch)
         if epoch in at:
-            norms[epoch] = np.asarray(lifted(standing.state.params, examples))
+            norms[epoch] = np.asarray(lifted(loop_state.state.params, examples))
     found = {}
     for i, (arm, seed) in enumerate(group.replicas):
-        form, (question, gold) = group.form(arm), pairs[arm][0]
-        outputs, inputs = target_steps(form, gold), source_steps(form, question)
+        formatter, (question, gold) = group.formatter(arm), pairs[arm][0]
+        outputs, inputs = target_steps(formatter, gold), source_steps(formatter, question)
         own = {epoch: m[i, : len(outputs), : len(inputs)] for epoch, m in norms.items()}
         loss = {epoch: of[i] for epoch, of in losses.items()}
         found[arm] = Gradients(own, outputs, inputs, n, seed, loss)
     return found
 
 
-def _train_epoch(runs: Stack, standing: Standing, train: Examples) -> Standing:
+def _train_epoch(runs: Stack, loop_state: LoopState, train: Examples) -> LoopState:
     """An epoch as `loop.fit` trains it; early stopping is left out."""
-    programs, schedule, (state, losses) = runs.programs, runs.schedule, standing
+    programs, schedule, (state, losses) = runs.programs, runs.schedule, loop_state
     order = fetch(programs.order(len(runs.train[0].lengths))(state), len(runs.labels))
     for number, first, count in schedule.blocks(int(state.epoch[0])):
         rows = [stack([*side], programs.mesh) for side in schedule.batches(order, number)]
         step = programs.train_chunk(schedule.buckets[number])
         state, losses, _ = step(state, losses, train, *rows, first, count)
     not_evaluated = stack([np.float32(np.nan)] * len(runs.labels), programs.mesh)
-    return Standing(programs.close_epoch(state, not_evaluated), losses)
+    return LoopState(programs.close_epoch(state, not_evaluated), losses)
 
 
 def _questions(group: Group, arm: str) -> Pairs:

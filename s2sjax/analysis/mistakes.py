@@ -13,13 +13,13 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from s2sjax.data.addition import SHORT, Addition
-from s2sjax.data.dataset import formatter, seed_key
+from s2sjax.data.dataset import make_formatter, seed_key
 from s2sjax.data.tasks import Pairs, TaskConfig
 from s2sjax.errors import UserError
 from s2sjax.report.plots import Category
 from s2sjax.report.tables import MINUS, NONE, Table, quantity, score
 from s2sjax.train.answering import Questions
-from s2sjax.train.metrics import HEADLINE
+from s2sjax.train.metrics import EXACT_MATCH
 from s2sjax.train.trained import Trained
 
 OVER_SEEDS = "Mean over seeds [95 % bootstrap interval of the mean]."
@@ -38,9 +38,12 @@ def ask(trained: Trained, questions: Questions) -> dict[str, Answers]:
     """The answers of the arms that are asked."""
     answers = {}
     for arm, decoded in trained.decode(questions).items():
-        form, pairs = trained.forms[arm], questions[arm]
+        formatter, pairs = trained.formatters[arm], questions[arm]
         texts = [
-            [form.read(ids, form.given(gold)) for (_, gold), ids in zip(own, tokens, strict=True)]
+            [
+                formatter.read(ids, formatter.given(gold))
+                for (_, gold), ids in zip(own, tokens, strict=True)
+            ]
             for own, tokens in zip(pairs, decoded.tokens, strict=True)
         ]
         answers[arm] = Answers(pairs, texts, decoded.right)
@@ -105,7 +108,7 @@ def _shares(cells: Iterable[tuple[int, Any, bool]]) -> dict[Any, Share]:
 def score_table(arms: Mapping[str, Answers], note: str) -> Table:
     """Exact match of every arm: a row each."""
     every = {arm: overall(answers)["all"] for arm, answers in arms.items()}
-    rows = [(arm, f"{n:,}", score(seeds, HEADLINE)) for arm, (seeds, n) in every.items()]
+    rows = [(arm, f"{n:,}", score(seeds, EXACT_MATCH)) for arm, (seeds, n) in every.items()]
     headers = ("arm", "questions", "right")
     return Table("Exact match, free-running", headers, tuple(rows), f"{OVER_SEEDS} {note}")
 
@@ -118,7 +121,7 @@ def share_table(arms: Mapping[str, Shares], title: str, header: str, note: str =
     wide = len(arms) > 3
     show = (lambda shares, of: quantity(float(np.mean(shares)), of)) if wide else score
     rows = [
-        (str(category), f"{n:,}", *(show(of[category].seeds, HEADLINE) for of in arms.values()))
+        (str(category), f"{n:,}", *(show(of[category].seeds, EXACT_MATCH) for of in arms.values()))
         for category, (_, n) in next(iter(arms.values())).items()
     ]
     note = f"{'Mean over seeds.' if wide else OVER_SEEDS} {note}".strip()
@@ -259,7 +262,7 @@ def every_table(
         for name, mask in masks.items():
             shares = [float(r[m].mean()) for r, m in zip(of, mask, strict=True) if m.any()]
             asked = f"{round(mask.sum() / len(mask)):,}"
-            rows.append((arm, name, asked, score(shares, HEADLINE) if shares else NONE))
+            rows.append((arm, name, asked, score(shares, EXACT_MATCH) if shares else NONE))
     note = (
         "Every unordered pair of operands once, the smaller written first. Trained on: in either "
         f"order. {OVER_SEEDS}"
@@ -285,12 +288,12 @@ def widened(trained: Trained) -> Trained:
     """The same parameters for numbers of one digit more: rows as wide as `longer` ones take."""
     programs = []
     for program in trained.programs:
-        forms = {}
+        formatters = {}
         for arm, run in program.runs.items():
             assert isinstance(run.task, Addition)
-            widths = formatter(longer(run.task), run.text).widths
-            forms[arm] = program.forms[arm]._replace(widths=widths)
-        programs.append(replace(program, forms=forms))
+            widths = make_formatter(longer(run.task), run.text).widths
+            formatters[arm] = program.formatters[arm]._replace(widths=widths)
+        programs.append(replace(program, formatters=formatters))
     return replace(trained, programs=tuple(programs))
 
 

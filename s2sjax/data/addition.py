@@ -18,7 +18,7 @@ import tyro
 
 from s2sjax.data import sampling
 from s2sjax.data.sampling import Pairs, quoted
-from s2sjax.errors import UserError, at_least
+from s2sjax.errors import UserError, check_range
 from s2sjax.files import reading
 
 SHORT = 2  # most digits of the operand that `short_first` keeps short
@@ -58,9 +58,9 @@ class Addition:
     """Hash of the file's content; set by `pinned`, so that a run goes on with it only."""
 
     def __post_init__(self) -> None:
-        at_least(1, self, "train", "dev", "test")
-        at_least(1, self, "digits", most=1_000)
-        at_least(2, self, "terms", most=1_000)
+        check_range(1, self, "train", "dev", "test")
+        check_range(1, self, "digits", most=1_000)
+        check_range(2, self, "terms", most=1_000)
         if self.operands == "short_first" and self.operator == "-":
             raise UserError("Addition.operands short_first sorts them: Addition.operator must be +")
         if self.file is not None and (self.splits, self.operator) != ("leak_free", "+"):

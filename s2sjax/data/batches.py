@@ -51,7 +51,9 @@ def _widths(lengths: Int[np.ndarray, " pairs"]) -> Int[np.ndarray, " widths"]:
     return distinct[np.unique(np.searchsorted(distinct, np.concatenate([usual, evenly])))]
 
 
-def boundaries(lengths: Int[np.ndarray, "pairs 2"], count: int, tokens: int) -> tuple[Bucket, ...]:
+def choose_buckets(
+    lengths: Int[np.ndarray, "pairs 2"], count: int, tokens: int
+) -> tuple[Bucket, ...]:
     """At most `count` buckets, so that an epoch has the fewest positions, filling rows counted.
 
     Exact dynamic programming over all chains of growing (source, target) widths. What is tried as a
@@ -166,7 +168,7 @@ class Schedule:
         return left
 
     @cached_property
-    def waste(self) -> tuple[float, float]:
+    def padding_fraction(self) -> tuple[float, float]:
         """The shares of source and target positions that hold no symbol, in any epoch."""
         if isinstance(self.lengths, int):
             return 0.0, 0.0

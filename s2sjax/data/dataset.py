@@ -46,16 +46,16 @@ def rows_of(task: TaskConfig, text: Text, seed: int, split: str) -> Split:
     """The rows of a split; those that no seed decides are the same object for all seeds."""
     if task.sizes is None:
         return _shared_rows(task, text, split)
-    return lay_out(formatter(task, text), pairs_of(task, seed)[split])
+    return lay_out(make_formatter(task, text), pairs_of(task, seed)[split])
 
 
 @lru_cache(maxsize=32)
 def _shared_rows(task: TaskConfig, text: Text, split: str) -> Split:
-    return lay_out(formatter(task, text), task.pairs(seed_key(0))[split])
+    return lay_out(make_formatter(task, text), task.pairs(seed_key(0))[split])
 
 
 @lru_cache(maxsize=64)
-def formatter(task: TaskConfig, text: Text) -> Formatter:
+def make_formatter(task: TaskConfig, text: Text) -> Formatter:
     """How a run lays out its text.
 
     Characters of a task that knows them all are one vocabulary for both sides. Any other vocabulary
@@ -66,7 +66,7 @@ def formatter(task: TaskConfig, text: Text) -> Formatter:
     if task.source_width is None or task.target_width is None:
         if text.source_justify or text.target_justify:
             side = "source" if text.source_justify else "target"
-            raise UserError(f"Text.{side}_justify needs a task whose longest strings are known")
+            raise UserError(f"Text.{side}_justify needs a task whose max_length strings are known")
         return Formatter(text, source, target, None)
     # A text has no more words than characters. Its subwords are bytes at least, and a blank more.
     most = max(len(c.encode()) for c in task.characters or "\U0010ffff")
@@ -94,26 +94,27 @@ def _vocabulary(task: TaskConfig, text: Text, side: int) -> Vocabulary:
     return kind.build(texts, min_count=text.min_count, max_size=size)
 
 
-def lay_out(form: Formatter, pairs: Iterable[tuple[str, str]]) -> Split:
+def lay_out(formatter: Formatter, pairs: Iterable[tuple[str, str]]) -> Split:
     """Pairs to rows: of a `PairFile` in temporary files that have no name and end with the process.
 
-    Where no width is known, pairs longer than `Text.longest` are left out, of every split: one of a
-    hundred thousand words would take all memory. The order of the source does not matter to that.
-    All pairs too long is a UserError.
+    Where no width is known, every split leaves out pairs longer than `Text.max_length`: one of a
+    hundred thousand words would take all memory. If all are too long, this is a UserError.
     """
-    longest = form.text.longest
-    most = form.row_widths or form.with_ends(longest, longest)
+    max_length = formatter.text.max_length
+    most = formatter.row_widths or formatter.with_ends(max_length, max_length)
     on_disk = isinstance(pairs, PairFile)
     kept, rows, lengths, total = [], [], array("q"), 0
     with ExitStack() as stack:
         files = [stack.enter_context(tempfile.TemporaryFile()) for _ in most if on_disk]
         for total, pair in enumerate(pairs, start=1):  # noqa: B007
-            row = form.row(pair)
-            if form.widths is None and any(len(ids) > n for ids, n in zip(row, most, strict=True)):
+            row = formatter.row(pair)
+            if formatter.widths is None and any(
+                len(ids) > n for ids, n in zip(row, most, strict=True)
+            ):
                 continue
             lengths.extend(map(len, row))
             if on_disk:
-                for file, ids in zip(files, form.filled([row], most), strict=True):
+                for file, ids in zip(files, formatter.filled([row], most), strict=True):
                     file.write(ids.tobytes())
             else:
                 kept.append(pair)
@@ -121,12 +122,12 @@ def lay_out(form: Formatter, pairs: Iterable[tuple[str, str]]) -> Split:
         n = len(lengths) // 2
         if n < min(total, 1):
             raise UserError(
-                f"all {total:,} pairs of a split are too long: none has at most {longest} symbols "
-                "on each side; raise Text.longest"
+                f"no pair of a split ({total:,}) has at most {max_length} symbols on each side: "
+                "raise Text.max_length"
             )
         if on_disk:
             maps = (np.memmap(files[i], np.int32, "r", shape=(n, most[i])) for i in (0, 1))
             examples = Examples(*maps)
         else:
-            examples = form.filled(rows)
+            examples = formatter.filled(rows)
     return Split(kept, examples, np.array(lengths, np.int64).reshape(n, 2), total - n)

@@ -25,7 +25,7 @@ import numpy as np
 
 from s2sjax import extras
 from s2sjax.data.sampling import Pairs, leak_free, quoted, require_enough, split_sizes
-from s2sjax.errors import UserError, at_least
+from s2sjax.errors import UserError, check_range
 
 STYLES = ("full", "long", "medium", "short")  # CLDR's, of every locale; the rest are skeletons
 YEAR = "0000"  # stands for the year in a text of any year
@@ -165,8 +165,8 @@ class Dates:
                     f"Dates.{setting} must be names with commas between them, each once, "
                     f"not {listed!r}"
                 )
-        at_least(1, self, "train", "dev", "test")
-        at_least(1_000, self, "first_year", "last_year", most=9_999)
+        check_range(1, self, "train", "dev", "test")
+        check_range(1_000, self, "first_year", "last_year", most=9_999)
         if self.last_year < self.first_year:
             raise UserError(
                 f"Dates.last_year must be at least Dates.first_year = {self.first_year}, "

@@ -11,7 +11,7 @@ from numpy.random import Generator
 
 from s2sjax.data import sampling
 from s2sjax.data.sampling import Pairs, quoted
-from s2sjax.errors import UserError, at_least
+from s2sjax.errors import UserError, check_range
 
 
 @dataclass(frozen=True)
@@ -41,15 +41,15 @@ class Toy:
     """Strings scored once, at the end."""
 
     def __post_init__(self) -> None:
-        at_least(1, self, "min_length", "train", "dev", "test")
-        at_least(1, self, "symbols", most=26)
-        at_least(0, self, "longer", most=1_000)
+        check_range(1, self, "min_length", "train", "dev", "test")
+        check_range(1, self, "symbols", most=26)
+        check_range(0, self, "longer", most=1_000)
         if self.max_length < self.min_length:
             raise UserError(
                 f"Toy.max_length must be at least Toy.min_length = {self.min_length}, "
                 f"not {self.max_length}"
             )
-        at_least(1, self, "max_length", most=1_000)
+        check_range(1, self, "max_length", most=1_000)
         existing = self._existing(self.min_length, self.max_length)
         sampling.require_enough(sampling.split_sizes(self), existing, self.questions)
         if self.longer:

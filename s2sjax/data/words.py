@@ -12,18 +12,18 @@ from typing import Any, Literal
 from s2sjax.data.vocab import Vocabulary, commonest
 from s2sjax.errors import LARGEST
 
-Cut = Literal["punctuation", "blanks"]  # around every sign as well, or at blanks only
+Cut = Literal["punctuation", "whitespace"]  # around every sign as well, or at whitespace only
 
 
 @cache
 def pattern(cut: Cut) -> re.Pattern[str]:
     r"""The regular expression whose matches are the words of a text.
 
-    ``\S+`` for "blanks". For "punctuation" it is ``[\w M]+|[^\w\s M]``, M being the combining marks
+    ``\S+`` for "whitespace". For "punctuation" it is ``[\w M]+|[^\w\s M]``, M being combining marks
     and the two joiners, without which vowel signs would be cut off Indic letters: a run of letters,
     digits, underscores and marks is a word, and so is any other character that is no blank.
     """
-    if cut == "blanks":
+    if cut == "whitespace":
         return re.compile(r"\S+")
     every = map(chr, range(sys.maxunicode + 1))
     marks = "".join(c for c in every if unicodedata.category(c).startswith("M"))
@@ -35,8 +35,8 @@ def pattern(cut: Cut) -> re.Pattern[str]:
 class Rules:
     """How a text becomes words: Unicode's composed form (NFC), letter case, then the cuts.
 
-    "It's 3.5" is cut into ``it ' s 3 . 5`` at punctuation and ``it's 3.5`` at blanks, the choice
-    for a text that other software has cut already, or for phones. Only blanks are thrown away.
+    "It's 3.5" is cut into ``it ' s 3 . 5`` at punctuation and ``it's 3.5`` at whitespace: for
+    texts that other software has cut already, or phones. Only whitespace is thrown away.
     """
 
     lower_case: bool = True

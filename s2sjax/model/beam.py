@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from s2sjax.errors import UserError, at_least
+from s2sjax.errors import UserError, check_range
 from s2sjax.model.decode import Collect, Step
 
 
@@ -31,8 +31,8 @@ class Beam:
     def __post_init__(self) -> None:
         if not isinstance(self.size, int):
             raise UserError(f"Beam.size must be a whole number, not {self.size}")
-        at_least(1, self, "size")
-        at_least(0, self, "length_penalty", most=10)
+        check_range(1, self, "size")
+        check_range(0, self, "length_penalty", most=10)
 
     def penalty(self, length: int) -> float:
         """Divides the log probability of `length` symbols, the last included (Wu et al., 2016)."""

@@ -74,7 +74,7 @@ class Seq2Seq(nn.Module):
         self.decoder = Layers(c.decoder_layers, vocab_size, size * reads_context, c)
         if c.attention is not None:
             self.attention = Attention(c)
-        if c.hand_over == "learned":
+        if c.decoder_init == "learned":
             self.bridges = [Affine(size, size, c) for _ in range(c.decoder_layers)]
         self.output = Affine(size * (1 + c.peeky), self.target_vocab_size, c)
 
@@ -108,12 +108,12 @@ class Seq2Seq(nn.Module):
         """The decoder's: the encoder's last ones, from the top down; further layers have zero."""
         c = self.config
         zero = (zero_carry(c.cell, z),) * c.decoder_layers
-        if c.decoder == "repeat" or c.hand_over == "zero":
+        if c.decoder == "repeat" or c.decoder_init == "zero":
             return zero
-        if c.hand_over == "learned":
+        if c.decoder_init == "learned":
             top = carries[-1].h  # Bahdanau et al. (2015), appendix A.2.2
             return tuple(Carry(zero[0].c, jnp.tanh(bridge(top))) for bridge in self.bridges)
-        if c.hand_over == "hidden":
+        if c.decoder_init == "hidden":
             carries = tuple(Carry(jnp.zeros_like(carry.h), carry.h) for carry in carries)
         shared = min(c.encoder_layers, c.decoder_layers)
         return zero[: c.decoder_layers - shared] + carries[c.encoder_layers - shared :]

@@ -14,7 +14,7 @@ from typing import Any
 
 from rich.console import Console
 
-from s2sjax.errors import Interrupted, UserError, at_least
+from s2sjax.errors import Interrupted, UserError, check_range
 from s2sjax.files import write_atomically
 from s2sjax.report.results import Results, dump_results, load_results
 from s2sjax.report.stats import compare
@@ -23,7 +23,7 @@ from s2sjax.serial import config_hash, differences, from_json, to_json
 from s2sjax.study.group import Group
 from s2sjax.study.records import Observer, final_records
 from s2sjax.train.loop import fit, resume
-from s2sjax.train.metrics import HEADLINE
+from s2sjax.train.metrics import EXACT_MATCH
 from s2sjax.train.progress import EpochProgress
 from s2sjax.train.run import Run, program_key
 from s2sjax.train.saved import write_vocabularies
@@ -38,11 +38,11 @@ class Ablation:
     arms: Mapping[str, Run]
     seeds: int
     first_seed: int  # they count up from here
-    sittings: tuple[int, ...] = ()  # how many seeds were trained together, where more were added
+    cohorts: tuple[int, ...] = ()  # how many seeds were trained together, where more were added
 
     def __post_init__(self) -> None:
-        at_least(1, self, "seeds", most=10_000)
-        at_least(0, self, "first_seed", most=2**31 - self.seeds)
+        check_range(1, self, "seeds", most=10_000)
+        check_range(0, self, "first_seed", most=2**31 - self.seeds)
         for (a, run), (b, other) in combinations(self.arms.items(), 2):
             if run == other:
                 same = f"arms {a!r} and {b!r} have the same settings"
@@ -86,9 +86,9 @@ class Ablation:
         Seeds that were added later are stacks of their own: "2.1" is program 2, added once.
         """
         groups, first = {}, self.first_seed
-        for sitting, seeds in enumerate(self.sittings or (self.seeds,)):
+        for cohort, seeds in enumerate(self.cohorts or (self.seeds,)):
             for number, (_, arms) in enumerate(self.programs, start=1):
-                name = f"{number}.{sitting}" if sitting else f"{number}"
+                name = f"{number}.{cohort}" if cohort else f"{number}"
                 groups[name] = Group(arms, seeds, first)
             first += seeds
         return groups
@@ -99,7 +99,7 @@ class Ablation:
         return ["the first", *("; ".join(differences(first, other)) for other, _ in others)]
 
 
-def grown(held: Mapping[str, Any], asked: Mapping[str, Any]) -> bool:
+def is_extension(held: Mapping[str, Any], asked: Mapping[str, Any]) -> bool:
     """Whether one ablation is another with more seeds, or with more epochs where that is the same.
 
     A schedule that ends with the training, or early stopping, would have gone another way.
@@ -158,10 +158,10 @@ def run(
             raise UserError(f"{what}: move it away, or start elsewhere")
         console.print(f"{workdir.path} holds the finished run; nothing is trained again")
         return results
-    if workdir.moved:
+    if workdir.environment_changes:
         last = "the last digits may not be those of a run that was never interrupted"
-        console.print(f"begun under {'; '.join(workdir.moved)}: {last}")
-    groups = replace(ablation, sittings=workdir.sittings).groups
+        console.print(f"begun under {'; '.join(workdir.environment_changes)}: {last}")
+    groups = replace(ablation, cohorts=workdir.cohorts).groups
     write_vocabularies(workdir, groups)
     for number, (name, group) in enumerate(groups.items(), start=1):
         title = f"program {number} of {len(groups)}: {', '.join(group.arms)}"
@@ -190,7 +190,7 @@ def train_group(
     scored = {
         (r["arm"], r["seed"])
         for r in _records(group, workdir)
-        if (r["split"], r["metric"]) == ("test", HEADLINE)
+        if (r["split"], r["metric"]) == ("test", EXACT_MATCH)
         and (train.patience is not None or r["epoch"] == train.epochs)
     }
     if scored == replicas:
@@ -200,14 +200,14 @@ def train_group(
     console.print(f"{title}: drawing questions and weights, compiling ...", soft_wrap=True)
     checkpoints = workdir.checkpoints / name
     runs = group.stack()
-    standing, found = resume(runs, group.begin(runs), checkpoints)
-    done, updates = int(standing.state.epoch[0]), int(standing.state.update[0])
+    loop_state, found = resume(runs, group.begin(runs), checkpoints)
+    done, updates = int(loop_state.state.epoch[0]), int(loop_state.state.update[0])
     if found:
         console.print(f"going on from the checkpoint after update {updates:,} (epoch {done})")
     due = {e for e in range(1, done + 1) if e % train.eval_every == 0 or e == train.epochs}
     workdir.forget(replicas, done, due)
     own, wanted = _records(group, workdir), {(*replica, e) for replica in replicas for e in due}
-    for metric in ("epoch_loss", HEADLINE):
+    for metric in ("epoch_loss", EXACT_MATCH):
         if {(r["arm"], r["seed"], r["epoch"]) for r in own if r["metric"] == metric} != wanted:
             lost = f"does not hold the records of the {done} epochs that the checkpoint has"
             remedy = "restore it, or start in another --workdir"
@@ -215,7 +215,7 @@ def train_group(
     with EpochProgress(console, done, train.epochs) as progress:
         state = fit(
             runs,
-            standing,
+            loop_state,
             checkpoints=checkpoints,
             on_epoch=Observer(group, runs, workdir, progress, started),
             on_updates=progress.move,

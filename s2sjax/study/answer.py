@@ -17,7 +17,7 @@ from s2sjax.report.stats import compare
 from s2sjax.report.tables import NONE, Picture, Table, difference, quantity
 from s2sjax.study.ablation import Ablation
 from s2sjax.study.plan import parameter_count
-from s2sjax.train.metrics import HEADLINE
+from s2sjax.train.metrics import EXACT_MATCH
 from s2sjax.train.progress import duration
 from s2sjax.train.trained import Trained
 
@@ -126,7 +126,7 @@ def first_questions(results: Results) -> list[tuple[str, str]]:
 
 def by_length(results: Results, arm: str) -> dict[int, list[float]]:
     """Whole answers right by the length of the source: a share a seed."""
-    stem = f"{HEADLINE}/length_"
+    stem = f"{EXACT_MATCH}/length_"
     found = {r["metric"] for r in results["records"] if r["metric"].startswith(stem)}
     lengths = sorted(int(metric.removeprefix(stem)) for metric in found)
     return {length: values(results, arm, f"{stem}{length}") for length in lengths}
@@ -136,7 +136,9 @@ def length_table(results: Results, note: str = "Mean over seeds.") -> Table:
     """Whole answers right: a row a length, a column an arm."""
     shares = {arm: by_length(results, arm) for arm in names_of(results)}
     lengths = next(iter(shares.values()))
-    rows = [(str(n), *(quantity(mean(of[n]), HEADLINE) for of in shares.values())) for n in lengths]
+    rows = [
+        (str(n), *(quantity(mean(of[n]), EXACT_MATCH) for of in shares.values())) for n in lengths
+    ]
     return Table("Whole answers right by length", ("letters", *shares), tuple(rows), note)
 
 
@@ -179,10 +181,10 @@ def alignments(results: Results, folder: Path) -> list[Picture]:
     pairs = ([p for p in pairs if 4 <= len(p[0]) <= LONGEST_SHOWN] or pairs)[:2]
     panels: dict[str, dict[str, Heat]] = {}
     for arm, weights in trained.align(pairs).items():
-        form, panels[arm] = trained.forms[arm], {}
+        formatter, panels[arm] = trained.formatters[arm], {}
         for (question, answer), matrix in zip(pairs, weights[0], strict=True):
-            read = [form.source.show(int(i)) for i in form.source_ids(question)]
-            written = [form.target.show(int(i)) for i in form.target_ids(answer)[1:]]
+            read = [formatter.source.show(int(i)) for i in formatter.source_ids(question)]
+            written = [formatter.target.show(int(i)) for i in formatter.target_ids(answer)[1:]]
             heat = Heat(matrix[: len(written), : len(read)], written, read)
             panels[arm][f"{question} → {answer}"] = heat
     path = folder / "alignments.png"

@@ -34,10 +34,10 @@ from s2sjax.report.tables import (
     write_report,
 )
 from s2sjax.serial import from_json
-from s2sjax.study.ablation import Ablation, grown, run
+from s2sjax.study.ablation import Ablation, is_extension, run
 from s2sjax.study.answer import alignments, gains_table
 from s2sjax.study.plan import pairs_table, parameter_table, plan_table, program_table
-from s2sjax.train.metrics import HEADLINE
+from s2sjax.train.metrics import EXACT_MATCH
 from s2sjax.train.progress import duration
 from s2sjax.train.replicas import use_all_cores
 from s2sjax.train.run import Run
@@ -83,10 +83,10 @@ class Experiment:
     presets: Mapping[str, tuple[str, Study]]  # by name, what each is and its settings
     arms: Callable[[str, Study], Mapping[str, Run]]
     pairs: Callable[[str], Sequence[tuple[str, str]]]  # arms (a, b) to compare, a with b
-    metrics: Sequence[str] = ("loss", HEADLINE)  # of the test set, on which they are compared
-    scores: Mapping[str, str] = field(default_factory=lambda: {"whole answers": HEADLINE})
+    metrics: Sequence[str] = ("loss", EXACT_MATCH)  # of the test set, on which they are compared
+    scores: Mapping[str, str] = field(default_factory=lambda: {"whole answers": EXACT_MATCH})
     """Columns of the table of scores, ``{header: metric}``."""
-    primary: str = HEADLINE  # the metric that the answer is about
+    primary: str = EXACT_MATCH  # the metric that the answer is about
     meaning: str = "Whole answers right, free-running"  # the same in words
     named: Sequence[str] = ()  # arms that the headline names; all, where there are none
     curve: str | None = None  # metric of learning curves and thresholds; None: the primary one
@@ -169,7 +169,7 @@ class Experiment:
             made["thresholds"] = claims.threshold_table(results, curve, self.thresholds, arms)
         return made | {"seeds": per_seed_table(results, self.primary)}
 
-    def cover(self, results: Results, path: Path) -> None:
+    def draw_main_figure(self, results: Results, path: Path) -> None:
         """Draw the one picture that stands beside committed results."""
         self._draw(self.picture, results, path)
 
@@ -222,16 +222,16 @@ class Experiment:
             self.prepare(preset, study)
             ablation = self.ablation(preset, study)
             config = {"experiment": self.name, "preset": preset, **ablation.config}
-            with Workdir(folder, config, grown) as workdir:
+            with Workdir(folder, config, is_extension) as workdir:
                 for table in (pairs_table, parameter_table, plan_table, program_table):
                     if (made := table(ablation)) is not None:
                         console.print(made.rich())
                 compared = self.metrics, self.pairs(preset)
                 results = run(self.name, preset, ablation, workdir, console, *compared, stop)
                 console.print("drawing ...")
-                self.tell(results, folder, console)
+                self.write_report(results, folder, console)
 
-    def tell(self, results: Results, folder: Path, console: Console) -> None:
+    def write_report(self, results: Results, folder: Path, console: Console) -> None:
         """Write the report and its pictures, and print the same."""
         pictures = self.draw(results, folder)
         answer, sections = self.headline(results), [*self.tables(results).values(), *pictures]

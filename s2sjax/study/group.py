@@ -15,7 +15,7 @@ import numpy as np
 from s2sjax.data.dataset import Split, pairs_of, rows_of, seed_key
 from s2sjax.data.rows import Formatter
 from s2sjax.model.dropout import Rates
-from s2sjax.train.loop import Programs, Stack, Standing, begin
+from s2sjax.train.loop import LoopState, Programs, Stack, begin
 from s2sjax.train.replicas import make_mesh, stack
 from s2sjax.train.run import Run, make_schedule, make_trainer, scoring_buckets
 
@@ -60,9 +60,9 @@ class Group:
         updates = self.run.train.epochs * make_schedule(self.run).updates
         return Programs(make_trainer(self.run, updates=updates), make_mesh(len(self.replicas)))
 
-    def form(self, arm: str) -> Formatter:
+    def formatter(self, arm: str) -> Formatter:
         """How an arm lays out its text."""
-        return self.arms[arm].form
+        return self.arms[arm].formatter
 
     def pairs(self, arm: str) -> list[Mapping[str, Iterable[tuple[str, str]]]]:
         """Text pairs by split of every seed of an arm."""
@@ -79,7 +79,7 @@ class Group:
         schedule, buckets = make_schedule(self.run), scoring_buckets(self.run)
         return Stack(self.programs, self.run.train, self.labels, schedule, train, dev, buckets)
 
-    def begin(self, runs: Stack) -> Standing:
+    def begin(self, runs: Stack) -> LoopState:
         """Before the first update; seed i is the same in every arm."""
         start = []
         for arm, seed in self.replicas:

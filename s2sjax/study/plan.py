@@ -74,10 +74,10 @@ def pairs_table(ablation: Ablation) -> Table | None:
     run = ablation.run
     if not isinstance(run.task, Sentences):
         return None
-    form, schedule = run.form, make_schedule(run)
+    formatter, schedule = run.formatter, make_schedule(run)
     train, dev = (rows_of(run.task, run.text, 0, split) for split in ("train", "dev"))
-    mean, waste = train.lengths.mean(axis=0), schedule.waste
-    sides = zip(dev.examples, (form.source, form.target), dev.lengths.T, strict=True)
+    mean, padding_fraction = train.lengths.mean(axis=0), schedule.padding_fraction
+    sides = zip(dev.examples, (formatter.source, formatter.target), dev.lengths.T, strict=True)
     unknown = [(ids == of.unk_id).sum() / max(int(lengths.sum()), 1) for ids, of, lengths in sides]
     units = f"{run.text.source_unit} and {run.text.target_unit}"
     buckets = ", ".join(" x ".join(map(str, bucket)) for bucket in schedule.buckets)
@@ -86,10 +86,13 @@ def pairs_table(ablation: Ablation) -> Table | None:
         *run.task.corpus().notes.items(),
         ("pairs that are too long, left out", f"{train.left_out:,}"),
         ("pairs to train on, of dev and of test", sizes),
-        (f"vocabularies: {units}", f"{len(form.source):,} and {len(form.target):,}"),
+        (f"vocabularies: {units}", f"{len(formatter.source):,} and {len(formatter.target):,}"),
         ("unknown symbols of dev", f"{unknown[0]:.1%} and {unknown[1]:.1%}"),
         ("a mean row, start and end included", f"{mean[0]:.1f} and {mean[1]:.1f}"),
         ("batches: source x target x rows", buckets),
-        ("padding of source and target positions", f"{waste[0]:.1%} and {waste[1]:.1%}"),
+        (
+            "padding of source and target positions",
+            f"{padding_fraction[0]:.1%} and {padding_fraction[1]:.1%}",
+        ),
     )
     return Table("What was read", ("what", "how much"), rows)

@@ -13,7 +13,7 @@ from s2sjax.data.sentences import Sentences
 from s2sjax.study.group import Group
 from s2sjax.train.evaluate import Evaluation, texts_of, with_references
 from s2sjax.train.loop import Epoch, Stack
-from s2sjax.train.metrics import HEADLINE
+from s2sjax.train.metrics import EXACT_MATCH
 from s2sjax.train.progress import EpochProgress
 from s2sjax.train.step import TrainState
 from s2sjax.train.workdir import Record, Workdir
@@ -56,7 +56,7 @@ def against_all(
         for arm in group.arms:
             own = group.of(arm)
             right = references(group, arm, split, rows[own.start])
-            evaluation = with_references(evaluation, group.form(arm), right, own)
+            evaluation = with_references(evaluation, group.formatter(arm), right, own)
     return evaluation
 
 
@@ -90,7 +90,7 @@ def by_length(
         lengths = np.array([len(source) for source, _ in rows[replica].pairs])
         for length in np.unique(lengths):
             share = float(evaluation.right[replica][lengths == length].mean())
-            yield record(arm, seed, "test", epoch, f"{HEADLINE}/length_{length}", share)
+            yield record(arm, seed, "test", epoch, f"{EXACT_MATCH}/length_{length}", share)
 
 
 def texts_by_length(
@@ -98,11 +98,13 @@ def texts_by_length(
 ) -> Iterator[Record]:
     """Scores of the texts, and BLEU by source length, in symbols."""
     for replica, (arm, seed) in enumerate(group.replicas):
-        form, split = group.form(arm), rows[replica]
-        texts = texts_of(form, evaluation.answers[replica], references(group, arm, "test", split))
+        formatter, split = group.formatter(arm), rows[replica]
+        texts = texts_of(
+            formatter, evaluation.answers[replica], references(group, arm, "test", split)
+        )
         for metric, value in texts.scores().items():
             yield record(arm, seed, "test", epoch, metric, value)
-        lengths = np.array([len(form.source.pieces(source)) for source, _ in split.pairs])
+        lengths = np.array([len(formatter.source.pieces(source)) for source, _ in split.pairs])
         ends = np.unique(np.quantile(lengths, np.linspace(0, 1, RANGES + 1)[1:], method="lower"))
         for low, high in zip([lengths.min(), *(ends[:-1] + 1)], ends, strict=True):
             inside = np.flatnonzero((lengths >= low) & (lengths <= high)).tolist()
@@ -136,7 +138,7 @@ class Observer:
         ]
         records += records_of(group, "dev", done.epoch, evaluation)
         for (arm, seed), _, answers, split in replicas if from_files(group) else ():
-            texts = texts_of(group.form(arm), answers, references(group, arm, "dev", split))
+            texts = texts_of(group.formatter(arm), answers, references(group, arm, "dev", split))
             records.append(record(arm, seed, "dev", done.epoch, "BLEU", texts.bleu()))
         self.workdir.append(records)
         if done.epoch % train.show_every < train.eval_every or done.epoch == train.epochs:
@@ -148,7 +150,7 @@ class Observer:
         parts = []
         for arm in self.group.arms:
             rows = self.group.of(arm)
-            counts = (evaluation.counts[name] for name in ("teacher_forced/all", HEADLINE))
+            counts = (evaluation.counts[name] for name in ("teacher_forced/all", EXACT_MATCH))
             forced, free = (100 * float((c.right[rows] / c.of[rows]).mean()) for c in counts)
             own = [r["value"] for r in records if r["arm"] == arm and r["metric"] == "BLEU"]
             whole = f"BLEU {np.mean(own):.1f}" if own else f"whole answers {free:.1f} %"
@@ -160,10 +162,10 @@ class Observer:
         group = self.group
         together: dict[tuple[str, str], list[tuple[str, str, bool]]] = {}
         for arm in group.arms:
-            replica, form = group.of(arm).start, group.form(arm)
+            replica, formatter = group.of(arm).start, group.formatter(arm)
             asked = self.runs.dev[replica].pairs[: group.run.train.shown]
             for n, (question, gold) in enumerate(asked):
-                written = form.read(evaluation.answers[replica, n], form.given(gold))
+                written = formatter.read(evaluation.answers[replica, n], formatter.given(gold))
                 right = bool(evaluation.right[replica, n])
                 together.setdefault((question, gold), []).append((arm, written, right))
         return [(question, gold, answers) for (question, gold), answers in together.items()]

@@ -20,7 +20,7 @@ from s2sjax.model.decode import Greedy, Sampling, decode
 from s2sjax.model.seq2seq import Seq2Seq
 from s2sjax.train.loop import Programs
 from s2sjax.train.losses import token_losses
-from s2sjax.train.metrics import whole
+from s2sjax.train.metrics import is_exact_match
 from s2sjax.train.replicas import fetch, lift, make_mesh, spread, stack
 from s2sjax.train.run import Run
 from s2sjax.train.step import Params
@@ -138,7 +138,7 @@ def greedy_program(programs: Programs, most: int) -> Any:
         answers = trainer.decode(params, examples, Greedy(), keys, max(most, gold))
         scored = trainer.scored(examples.target, jnp.ones(n))
         shown = answers.tokens[:, :gold]
-        right = whole(shown, examples.target[:, 1:], scored, trainer.unk_id)
+        right = is_exact_match(shown, examples.target[:, 1:], scored, trainer.unk_id)
         return answers.tokens, answers.log_probs, right
 
     return lift(run, programs.mesh)
@@ -158,7 +158,7 @@ class Replicas:
     """
 
     runs: Mapping[str, Run]
-    forms: Mapping[str, Formatter]
+    formatters: Mapping[str, Formatter]
     seeds: tuple[int, ...]
     widths: tuple[tuple[int, int], ...]
     programs: Programs
@@ -182,7 +182,9 @@ class Replicas:
         return replace(
             self,
             runs={arm: run for arm, run in self.runs.items() if arm in arms},
-            forms={arm: form for arm, form in self.forms.items() if arm in arms},
+            formatters={
+                arm: formatter for arm, formatter in self.formatters.items() if arm in arms
+            },
             seeds=tuple(seed for seed in self.seeds if seed in seeds),
             programs=replace(self.programs, mesh=make_mesh(len(rows))),
             params=jax.tree.map(lambda leaf: leaf[np.array(rows)], self.params),
@@ -221,8 +223,11 @@ class Replicas:
         numbers: Sequence[int],
     ) -> Iterator[tuple[int, str, list[Hypotheses]]]:
         """Answer texts: place of a text, arm, and the hypotheses of each seed (or of them all)."""
-        forms = self.forms
-        rows = {arm: [form.source_ids(text) for text in texts] for arm, form in forms.items()}
+        formatters = self.formatters
+        rows = {
+            arm: [formatter.source_ids(text) for text in texts]
+            for arm, formatter in formatters.items()
+        }
         lengths = [len(row) for row in next(iter(rows.values()))]
         key = seed_key(seed)
         for width, places, filled in self.batches(lengths):
@@ -231,10 +236,10 @@ class Replicas:
             own = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.array(numbers)[filled])
             asked = {
                 arm: (
-                    fill([rows[arm][n] for n in filled], width, form.source.pad_id),
+                    fill([rows[arm][n] for n in filled], width, formatter.source.pad_id),
                     np.array([first_symbols[arm][n] for n in filled], np.int32),
                 )
-                for arm, form in forms.items()
+                for arm, formatter in formatters.items()
             }
             program = search_program(self.programs, policy, most, align, ensemble)
             for arm, answers in self._run(program, asked, own, ensemble):
@@ -260,12 +265,12 @@ class Replicas:
     def on_pairs(self, program: Any, questions: Questions) -> Any:
         """Run a program of (params, examples) on pairs of every seed; ``[replicas, n, ...]``."""
         asked = {(arm, id(pairs)): pairs for arm in self.runs for pairs in questions[arm]}
-        laid_out = {key: self.forms[key[0]].examples(pairs) for key, pairs in asked.items()}
+        laid_out = {key: self.formatters[key[0]].examples(pairs) for key, pairs in asked.items()}
         longest = [max(x[side].shape[1] for x in laid_out.values()) for side in (0, 1)]
-        if next(iter(self.forms.values())).row_widths is None:
+        if next(iter(self.formatters.values())).row_widths is None:
             widths = (self.width(longest[0], 0), self.width(longest[1], 1))
             laid_out = {
-                key: self.forms[key[0]].examples(pairs, widths) for key, pairs in asked.items()
+                key: self.formatters[key[0]].examples(pairs, widths) for key, pairs in asked.items()
             }
         rows = [laid_out[arm, id(pairs)] for arm in self.runs for pairs in questions[arm]]
         n = len(rows[0].source)
@@ -289,7 +294,7 @@ class Replicas:
 
 
 def joined(first: Replicas, second: Replicas) -> Replicas:
-    """Two sittings of the same arms as one."""
+    """Two cohorts of the same arms as one."""
     n, m = len(first.seeds), len(second.seeds)
 
     def join(a: np.ndarray, b: np.ndarray) -> np.ndarray:

@@ -10,7 +10,7 @@ from s2sjax.data.batches import Bucket, place
 from s2sjax.data.dataset import Split
 from s2sjax.data.rows import Examples, Formatter
 from s2sjax.data.words import WordVocabulary
-from s2sjax.train.metrics import HEADLINE, Count, ratio, whole
+from s2sjax.train.metrics import EXACT_MATCH, Count, is_exact_match, ratio
 from s2sjax.train.replicas import fetch, stack
 from s2sjax.train.textmetrics import bleu, text_scores
 
@@ -110,35 +110,38 @@ def _add(totals: dict[str, Count], metric: str, count: Count) -> None:
         totals[metric] = Count(old.right + new.right, old.of + new.of)
 
 
-def gold_symbols(form: Formatter, references: Sequence[str]) -> list[Int[np.ndarray, " time"]]:
+def gold_symbols(formatter: Formatter, references: Sequence[str]) -> list[Int[np.ndarray, " time"]]:
     """The symbols of all references that begin with what is given: the first one's beginning."""
-    given = form.given(references[0])
-    right = [reference for reference in references if form.given(reference) == given]
-    return [np.array(form.target_ids(reference)[1:], np.int32) for reference in right]
+    given = formatter.given(references[0])
+    right = [reference for reference in references if formatter.given(reference) == given]
+    return [np.array(formatter.target_ids(reference)[1:], np.int32) for reference in right]
 
 
 def with_references(
-    evaluation: Evaluation, form: Formatter, references: Sequence[Sequence[str]], replicas: slice
+    evaluation: Evaluation,
+    formatter: Formatter,
+    references: Sequence[Sequence[str]],
+    replicas: slice,
 ) -> Evaluation:
     """Count an answer as right that is any of several references.
 
     Args:
         evaluation: of answers held against the first references.
-        form: how the replicas lay out their text.
+        formatter: how the replicas lay out their text.
         references: of every row, all right answers.
         replicas: which they are.
     """
     right, answers = evaluation.right.copy(), evaluation.answers
     for row, several in enumerate(references):
-        for gold in gold_symbols(form, several)[1:]:
+        for gold in gold_symbols(formatter, several)[1:]:
             if len(gold) <= answers.shape[2]:
                 written = answers[replicas, row, : len(gold)]
                 gold = np.broadcast_to(gold, written.shape)
-                right[replicas, row] |= whole(
-                    written, gold, np.ones_like(gold, np.float32), form.target.unk_id
+                right[replicas, row] |= is_exact_match(
+                    written, gold, np.ones_like(gold, np.float32), formatter.target.unk_id
                 )
     counts = dict(evaluation.counts)
-    counts[HEADLINE] = Count(
+    counts[EXACT_MATCH] = Count(
         right.sum(axis=1).astype(np.float64), np.full(len(right), right.shape[1], np.float64)
     )
     return Evaluation(counts, answers, right)
@@ -169,13 +172,13 @@ class Texts(NamedTuple):
 
 
 def texts_of(
-    form: Formatter, answers: Int[np.ndarray, "n time"], references: Sequence[Sequence[str]]
+    formatter: Formatter, answers: Int[np.ndarray, "n time"], references: Sequence[Sequence[str]]
 ) -> Texts:
     """Decoded ids and right answers as text, both as the target's vocabulary spells them."""
     written = [
-        form.read(ids, form.given(several[0]))
+        formatter.read(ids, formatter.given(several[0]))
         for ids, several in zip(answers, references, strict=True)
     ]
-    gold = [[form.reference(reference) for reference in several] for several in references]
-    words = isinstance(form.target, WordVocabulary)
-    return Texts(written, gold, {"words": words, "lower_case": words and form.text.lower_case})
+    gold = [[formatter.reference(reference) for reference in several] for several in references]
+    words = isinstance(formatter.target, WordVocabulary)
+    return Texts(written, gold, {"words": words, "lower_case": words and formatter.text.lower_case})

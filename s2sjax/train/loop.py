@@ -114,7 +114,7 @@ class Stack(NamedTuple):
         return evaluate(self.programs, params, splits, self.buckets, size, stop)
 
 
-class Standing(NamedTuple):
+class LoopState(NamedTuple):
     """Where a training stands: what a checkpoint holds.
 
     Attributes:
@@ -145,25 +145,25 @@ class Epoch(NamedTuple):
     evaluation: Evaluation | None
 
 
-def begin(stack_: Stack, state: TrainState) -> Standing:
+def begin(stack_: Stack, state: TrainState) -> LoopState:
     """Before the first update."""
     blank = np.zeros(stack_.schedule.updates, np.float32)
-    return Standing(state, stack([blank] * len(stack_.labels), stack_.programs.mesh))
+    return LoopState(state, stack([blank] * len(stack_.labels), stack_.programs.mesh))
 
 
-def resume(runs: Stack, standing: Standing, checkpoints: Path) -> tuple[Standing, bool]:
+def resume(runs: Stack, loop_state: LoopState, checkpoints: Path) -> tuple[LoopState, bool]:
     """The last checkpoint in place of `standing`, if there is one, and whether there is."""
     last = checkpoint.latest(checkpoints)
     if last is None:
-        return standing, False
+        return loop_state, False
     n = len(runs.labels)
-    like = jax.tree.map(lambda x: jax.ShapeDtypeStruct((n, *x.shape[1:]), x.dtype), standing)
+    like = jax.tree.map(lambda x: jax.ShapeDtypeStruct((n, *x.shape[1:]), x.dtype), loop_state)
     return spread(checkpoint.restore(checkpoints, last, like), runs.programs.mesh), True
 
 
 def fit(
     runs: Stack,
-    standing: Standing,
+    loop_state: LoopState,
     *,
     checkpoints: Path,
     on_epoch: Callable[[Epoch], None],
@@ -174,7 +174,7 @@ def fit(
 
     Args:
         runs: the stack.
-        standing: where to go on from; it is used up.
+        loop_state: where to go on from; it is used up.
         checkpoints: folder to save in.
         on_epoch: called after every epoch, before its checkpoint is saved.
         on_updates: called between chunks with the epochs done, a fraction.
@@ -186,12 +186,12 @@ def fit(
     """
     stop = Stop() if stop is None else stop  # one that nobody asked is false
     training, schedule = runs.training, runs.schedule
-    state, losses = standing
+    state, losses = loop_state
     replicas, pace, on_device = len(runs.labels), _Pace(), _rows_on_devices(runs)
 
     def save() -> None:
         stop.saving()
-        now = Standing(state, losses)
+        now = LoopState(state, losses)
         if checkpoint.latest(checkpoints) != now.number:  # else nothing was done since
             checkpoint.save(checkpoints, now.number, fetch(now, replicas))
 

@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 
 from jaxtyping import Array, Bool, Float, Int
 
-HEADLINE = "free_running/exact_match"
+EXACT_MATCH = "free_running/exact_match"
 """The metric that answers the question."""
 
 
@@ -38,21 +38,21 @@ def count(right: Bool[Array, "*n"], scored: Float[Array, "*n"]) -> Count:
     return Count((right * scored).sum(), scored.sum())
 
 
-def correct(
+def is_correct_token(
     predicted: Int[Any, "*n time"], target: Int[Any, "*n time"], unk_id: int
 ) -> Bool[Any, "*n time"]:
     """Which symbols are right: the gold ones. What is unknown is never right."""
     return (predicted == target) & (target != unk_id)
 
 
-def whole(
+def is_exact_match(
     predicted: Int[Any, "*n time"],
     target: Int[Any, "*n time"],
     scored: Float[Any, "*n time"],
     unk_id: int,
 ) -> Bool[Any, "*n"]:
     """Which answers are right: every scored symbol is. The one definition of a right answer."""
-    return (correct(predicted, target, unk_id) | (scored == 0)).all(axis=-1)
+    return (is_correct_token(predicted, target, unk_id) | (scored == 0)).all(axis=-1)
 
 
 def scores(
@@ -71,12 +71,12 @@ def scores(
         eos_id: the end symbol; it counts in `all` and `exact_match` only.
         unk_id: the symbol of what is unknown, never right.
     """
-    right = correct(predicted, target, unk_id)
+    right = is_correct_token(predicted, target, unk_id)
     content = scored * (target != eos_id)
     return {
         "all": count(right, scored),
         "content": count(right, content),
-        "exact_match": count(whole(predicted, target, scored, unk_id), scored.max(axis=1)),
+        "exact_match": count(is_exact_match(predicted, target, scored, unk_id), scored.max(axis=1)),
         "position": Count((right * content).sum(axis=0), content.sum(axis=0)),
     }
 

@@ -9,8 +9,8 @@ import numpy as np
 
 from s2sjax.config import Model, Optimiser, Text, Training
 from s2sjax.data.addition import Addition
-from s2sjax.data.batches import Bucket, Schedule, boundaries
-from s2sjax.data.dataset import Split, formatter, rows_of
+from s2sjax.data.batches import Bucket, Schedule, choose_buckets
+from s2sjax.data.dataset import Split, make_formatter, rows_of
 from s2sjax.data.rows import Formatter
 from s2sjax.data.tasks import TaskConfig
 from s2sjax.errors import UserError
@@ -49,9 +49,9 @@ class Run:
         return replace(self, task=self.task.pinned())
 
     @property
-    def form(self) -> Formatter:
+    def formatter(self) -> Formatter:
         """How the run lays out its text; raises UserError for a text that cannot be."""
-        return formatter(self.task, self.text)
+        return make_formatter(self.task, self.text)
 
 
 def rows_sizes(run: Run) -> dict[str, int]:
@@ -75,7 +75,7 @@ def make_schedule(run: Run) -> Schedule:
     train = run.train
     if train.tokens_per_batch is None:
         n = rows_sizes(run)["train"]
-        widths = run.form.row_widths
+        widths = run.formatter.row_widths
         if widths is None:
             widths = rows_of(run.task, run.text, 0, "train").lengths.max(axis=0).tolist()
         source, target = widths
@@ -86,13 +86,13 @@ def make_schedule(run: Run) -> Schedule:
             "seed's own, and their lengths too"
         )
     lengths = rows_of(run.task, run.text, 0, "train").lengths
-    return Schedule(boundaries(lengths, train.buckets, train.tokens_per_batch), lengths)
+    return Schedule(choose_buckets(lengths, train.buckets, train.tokens_per_batch), lengths)
 
 
 def scoring_buckets(run: Run) -> tuple[Bucket, ...]:
     """Widths of rows that are scored: those of training, and one for what is longer."""
     buckets = make_schedule(run).buckets
-    if run.form.row_widths is not None:
+    if run.formatter.row_widths is not None:
         return buckets
     last = buckets[-1]
     lengths = np.concatenate([rows.lengths for rows in _rows(run).values()])
@@ -101,21 +101,21 @@ def scoring_buckets(run: Run) -> tuple[Bucket, ...]:
     return buckets if more[:2] == last[:2] else (*buckets, more)
 
 
-def make_trainer(run: Run, form: Formatter | None = None, updates: int = 1) -> Trainer:
+def make_trainer(run: Run, formatter: Formatter | None = None, updates: int = 1) -> Trainer:
     """The single run that the replicas of `run` are copies of.
 
     Args:
         run: the settings; learning rate and chances to drop are the state's, so that runs of one
             program may differ in them.
-        form: its vocabularies, where they were saved.
+        formatter: its vocabularies, where they were saved.
         updates: of the whole training.
     """
-    form = form or run.form
+    formatter = formatter or run.formatter
     optimiser = replace(run.optim, learning_rate=1.0)
     equal = {name: 0.5 for name, rate in run.model.rates.items() if rate}
-    sizes = (len(form.source), len(form.target))
-    model = Seq2Seq(*sizes, form.source_pad_id, replace(run.model, **equal))  # pyrefly: ignore
-    ids = (form.target.eos_id, form.target.unk_id, form.target_pad_id)
+    sizes = (len(formatter.source), len(formatter.target))
+    model = Seq2Seq(*sizes, formatter.source_pad_id, replace(run.model, **equal))  # pyrefly: ignore
+    ids = (formatter.target.eos_id, formatter.target.unk_id, formatter.target_pad_id)
     return Trainer(model, optimiser, run.train, updates, *ids)
 
 
@@ -125,12 +125,12 @@ def program_key(run: Run) -> dict[str, Any]:
     Runs of one key can be replicas of one stack: equal trainers, rows of equal shapes, equal
     schedules.
     """
-    form = run.form
+    formatter = run.formatter
     optimiser = {k: v for k, v in to_json(run.optim).items() if k != "learning_rate"}
     drops = {name: rate > 0 for name, rate in run.model.rates.items()}
     rows: dict[str, Any] = {"number": rows_sizes(run)}
-    if form.row_widths is not None:
-        rows["widths"] = dict(zip(("source", "target"), form.row_widths, strict=True))
+    if formatter.row_widths is not None:
+        rows["widths"] = dict(zip(("source", "target"), formatter.row_widths, strict=True))
     else:  # each row has its own length, and the lengths decide which rows share a batch
         splits = _rows(run)
         rows["widths"] = {k: [side.shape[1] for side in s.examples] for k, s in splits.items()}
@@ -142,12 +142,12 @@ def program_key(run: Run) -> dict[str, Any]:
         "optim": optimiser,
         "train": to_json(run.train),
         "symbols": {
-            "in the source vocabulary": len(form.source),
-            "in the target vocabulary": len(form.target),
-            "skipped by the encoder": form.source_pad_id,
-            "that fills targets": form.target_pad_id,
-            "that ends a target": form.target.eos_id,
-            "that is unknown": form.target.unk_id,
+            "in the source vocabulary": len(formatter.source),
+            "in the target vocabulary": len(formatter.target),
+            "skipped by the encoder": formatter.source_pad_id,
+            "that fills targets": formatter.target_pad_id,
+            "that ends a target": formatter.target.eos_id,
+            "that is unknown": formatter.target.unk_id,
         },
         "rows": rows,
         "batches": [list(bucket) for bucket in make_schedule(run).buckets],

@@ -17,7 +17,7 @@ from s2sjax.model.dropout import Rates
 from s2sjax.serial import from_json
 from s2sjax.train import checkpoint
 from s2sjax.train.answering import Replicas
-from s2sjax.train.loop import Programs, Standing
+from s2sjax.train.loop import LoopState, Programs
 from s2sjax.train.replicas import make_mesh
 from s2sjax.train.run import Run, make_schedule, make_trainer, scoring_buckets
 from s2sjax.train.workdir import Workdir
@@ -37,7 +37,7 @@ class Entry(NamedTuple):
     """
 
     folder: str
-    forms: Mapping[str, Formatter]
+    formatters: Mapping[str, Formatter]
     seeds: tuple[int, ...]
     widths: tuple[tuple[int, int], ...]
     updates: int
@@ -48,18 +48,18 @@ class Entry(NamedTuple):
         last = checkpoint.latest(folder)
         if last is None:
             raise UserError(f"{folder} has no checkpoint yet: let the training go on")
-        own = {arm: runs[arm] for arm in self.forms}
-        run, form = next(iter(own.values())), next(iter(self.forms.values()))
-        trainer, n = make_trainer(run, form), len(own) * len(self.seeds)
+        own = {arm: runs[arm] for arm in self.formatters}
+        run, formatter = next(iter(own.values())), next(iter(self.formatters.values()))
+        trainer, n = make_trainer(run, formatter), len(own) * len(self.seeds)
         key, rate = np.zeros(2, np.uint32), np.float32(0)
         state = jax.eval_shape(trainer.init, key, rate, Rates.of(run.model))
         losses = jax.ShapeDtypeStruct((self.updates,), jnp.float32)
         like = jax.tree.map(
-            lambda x: jax.ShapeDtypeStruct((n, *x.shape), x.dtype), Standing(state, losses)
+            lambda x: jax.ShapeDtypeStruct((n, *x.shape), x.dtype), LoopState(state, losses)
         )
         params = checkpoint.restore(folder, last, like).state.scored
         programs = Programs(trainer, make_mesh(n))
-        return Replicas(own, self.forms, self.seeds, self.widths, programs, params)
+        return Replicas(own, self.formatters, self.seeds, self.widths, programs, params)
 
 
 @runtime_checkable
@@ -85,13 +85,13 @@ def write_vocabularies(workdir: Workdir, groups: Mapping[str, _Stacked]) -> None
     stacks = []
     for folder, group in groups.items():
         run = next(iter(group.arms.values()))
-        forms = {arm: one.form for arm, one in group.arms.items()}
-        sides = {arm: [number(f.source), number(f.target)] for arm, f in forms.items()}
+        formatters = {arm: one.formatter for arm, one in group.arms.items()}
+        sides = {arm: [number(f.source), number(f.target)] for arm, f in formatters.items()}
         seeds, schedule = group.seed_range, make_schedule(run)
         stacks.append({
             "folder": folder,
             "arms": sides,
-            "text_widths": next(iter(forms.values())).widths,
+            "text_widths": next(iter(formatters.values())).widths,
             "seeds": [seeds.start, seeds.stop],
             "widths": [list(bucket[:2]) for bucket in scoring_buckets(run)],
             "updates": schedule.updates,
@@ -125,13 +125,13 @@ def read_run(workdir: Path) -> tuple[dict[str, Run], list[Entry]]:
         entries = []
         for one in values["stacks"]:
             text_widths = one["text_widths"] and tuple(one["text_widths"])
-            forms = {
+            formatters = {
                 arm: Formatter(runs[arm].text, known[source], known[target], text_widths)
                 for arm, (source, target) in one["arms"].items()
             }
             widths = tuple((source, target) for source, target in one["widths"])
             seeds = tuple(range(*one["seeds"]))
-            entries.append(Entry(one["folder"], forms, seeds, widths, one["updates"]))
+            entries.append(Entry(one["folder"], formatters, seeds, widths, one["updates"]))
     except (TypeError, KeyError, AttributeError, ValueError, IndexError) as error:
         raise UserError(f"{workdir} is damaged ({type(error).__name__}): {remedy}") from error
     return runs, entries

@@ -19,7 +19,7 @@ from s2sjax.model.decode import Decoded, Greedy, Policy, argmax, decode
 from s2sjax.model.dropout import DropoutNoise, Noise, Rates, fold_in
 from s2sjax.model.seq2seq import DECODING, Seq2Seq, padding_mask
 from s2sjax.train.losses import token_losses, weighted_mean
-from s2sjax.train.metrics import Count, scores, whole
+from s2sjax.train.metrics import Count, is_exact_match, scores
 from s2sjax.train.optimiser import step_size, transformation
 
 Params = Any
@@ -148,11 +148,13 @@ class Trainer:
         if self.training.always_forced:
             logits = self.apply(params, source, target[:, :-1], noise)
         else:
-            logits = self.partly_forced(params, source, target[:, :-1], key, forcing, noise)
+            logits = self.scheduled_sampling_logits(
+                params, source, target[:, :-1], key, forcing, noise
+            )
         losses = token_losses(logits, target[:, 1:], self.training.label_smoothing)
         return weighted_mean(losses, self.scored(target, batch.weight))
 
-    def partly_forced(
+    def scheduled_sampling_logits(
         self,
         params: Params,
         source: Int[Array, "batch source_time"],
@@ -260,10 +262,10 @@ class Trainer:
     def close_epoch(self, state: TrainState, dev_loss: Float[Array, ""]) -> TrainState:
         """Count the epoch; a dev loss (NaN: not evaluated) decides on early stopping."""
         if state.best is not None:
-            state = state.replace(best=self.watch(state, dev_loss))
+            state = state.replace(best=self.early_stopping(state, dev_loss))
         return state.replace(epoch=state.epoch + 1)
 
-    def watch(self, state: TrainState, dev_loss: Float[Array, ""]) -> Best:
+    def early_stopping(self, state: TrainState, dev_loss: Float[Array, ""]) -> Best:
         """Early stopping: keep the parameters if they are the best, unless this run has stopped.
 
         Stopped runs ride on until all have stopped, so that what a run gets does not depend on the
@@ -334,7 +336,7 @@ class Trainer:
             for name, predicted in (("teacher_forced", argmax(logits)), ("free_running", shown)):
                 for metric, value in scores(predicted, target[:, 1:], scored, *ids).items():
                     counts[f"{name}/{metric}"] = value
-            right = whole(shown, target[:, 1:], scored, self.unk_id)
+            right = is_exact_match(shown, target[:, 1:], scored, self.unk_id)
             return None, (counts, free, right)
 
         _, (counts, free, right) = jax.lax.scan(score, None, Batch(examples, weights))

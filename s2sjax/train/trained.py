@@ -29,7 +29,7 @@ from s2sjax.train.answering import (
     joined,
 )
 from s2sjax.train.evaluate import gold_symbols
-from s2sjax.train.metrics import whole
+from s2sjax.train.metrics import is_exact_match
 from s2sjax.train.run import Run
 from s2sjax.train.saved import read_run
 
@@ -121,7 +121,7 @@ class Trained:
         arms, seeds = arms or [*runs], seeds or every
         programs: dict[tuple[str, ...], Replicas] = {}
         for entry in entries:
-            wanted = [arm for arm in entry.forms if arm in arms]
+            wanted = [arm for arm in entry.formatters if arm in arms]
             if not wanted or not {*entry.seeds} & {*seeds}:
                 continue
             loaded = entry.load(workdir, runs).only(wanted, seeds)
@@ -131,9 +131,13 @@ class Trained:
         return cls(tuple(programs.values()), chosen, tuple(s for s in every if s in seeds))
 
     @cached_property
-    def forms(self) -> dict[str, Formatter]:
+    def formatters(self) -> dict[str, Formatter]:
         """How each arm lays out its text."""
-        known = {arm: form for program in self.programs for arm, form in program.forms.items()}
+        known = {
+            arm: formatter
+            for program in self.programs
+            for arm, formatter in program.formatters.items()
+        }
         return {arm: known[arm] for arm in self.arms}
 
     def only(self, arms: Collection[str], seeds: Collection[int] | None = None) -> "Trained":
@@ -191,36 +195,38 @@ class Trained:
                 "numbers": [n if numbers is None else numbers[n] for n in asked],
             }
             for n, arm, of_seeds in program.search(some, starts, policy or Greedy(), **settings):
-                form, text = self.forms[arm], some[n]
+                formatter, text = self.formatters[arm], some[n]
                 for member, hypotheses in enumerate(of_seeds):
                     found: dict[str, Answer] = {}
                     for one in _ranked(hypotheses):
-                        answer = _spelled(form, text, one, starts[arm][n], replace_unknown)
+                        answer = _spelled(formatter, text, one, starts[arm][n], replace_unknown)
                         found.setdefault(answer.text, answer)
                     answers[arm][member][asked[n]] = tuple(found.values())
         return answers
 
     def is_right(self, arm: str, answer: Answer, references: Sequence[str]) -> bool:
-        """Whether an answer is one of several right ones, as `metrics.whole` defines it."""
-        form = self.forms[arm]
-        for gold in gold_symbols(form, references):
+        """Whether an answer is one of several right ones (`metrics.is_exact_match`)."""
+        formatter = self.formatters[arm]
+        for gold in gold_symbols(formatter, references):
             written = np.array(answer.ids[: len(gold)], np.int32)
             ones = np.ones(len(gold), np.float32)
-            if written.shape == gold.shape and whole(written, gold, ones, form.target.unk_id):
+            if written.shape == gold.shape and is_exact_match(
+                written, gold, ones, formatter.target.unk_id
+            ):
                 return True
         return False
 
     def _first_symbols(self, arm: str, texts: Sequence[str]) -> list[int]:
         """What the decoder reads first."""
-        form = self.forms[arm]
-        match form.text.start:
+        formatter = self.formatters[arm]
+        match formatter.text.start:
             case "bos":
-                return [form.target.bos_id] * len(texts)
+                return [formatter.target.bos_id] * len(texts)
             case "nothing":
                 return [0] * len(texts)
             case "first_target":
                 task = self.arms[arm].task
-                return [form.given(task.answers(text)[0])[0] for text in texts]
+                return [formatter.given(task.answers(text)[0])[0] for text in texts]
 
     def score(self, pairs: Sequence[tuple[str, str]]) -> dict[str, Scores]:
         """Log probability of given targets, by arm; unknown symbols as the unknown symbol."""
@@ -229,8 +235,8 @@ class Trained:
             questions = {arm: [pairs] * len(self.seeds) for arm in program.runs}
             log_probs = program.on_pairs(forced_program(program.programs), questions)
             for arm, values in program.by_arm(log_probs).items():
-                form = self.forms[arm]
-                symbols = [len(form.target_ids(target)) - 1 for _, target in pairs]
+                formatter = self.formatters[arm]
+                symbols = [len(formatter.target_ids(target)) - 1 for _, target in pairs]
                 found[arm] = Scores(values, np.array(symbols))
         return {arm: found[arm] for arm in self.arms}
 
@@ -251,8 +257,10 @@ class Trained:
         found: dict[str, Decoded] = {}
         for program in self.only(questions).programs:
             most = max(
-                form.row_widths[1] if form.row_widths else max(w[1] for w in program.widths)
-                for form in program.forms.values()
+                formatter.row_widths[1]
+                if formatter.row_widths
+                else max(w[1] for w in program.widths)
+                for formatter in program.formatters.values()
             )
             decoded = program.on_pairs(greedy_program(program.programs, most - 1), questions)
             found |= {arm: Decoded(*x) for arm, x in program.by_arm(decoded).items()}
@@ -264,8 +272,8 @@ class Trained:
 
 
 def _is_empty(program: Replicas, text: str) -> bool:
-    form = next(iter(program.forms.values()))
-    return form.text.source_justify is None and not form.source.pieces(text)
+    formatter = next(iter(program.formatters.values()))
+    return formatter.text.source_justify is None and not formatter.source.pieces(text)
 
 
 def _ranked(hypotheses: Hypotheses) -> Iterator[Hypotheses]:
@@ -275,33 +283,33 @@ def _ranked(hypotheses: Hypotheses) -> Iterator[Hypotheses]:
 
 
 def _spelled(
-    form: Formatter, text: str, found: Hypotheses, first_symbol: int, replace_unknown: bool
+    formatter: Formatter, text: str, found: Hypotheses, first_symbol: int, replace_unknown: bool
 ) -> Answer:
     """A hypothesis as text."""
-    target = form.target
+    target = formatter.target
     ends = np.flatnonzero(found.tokens == target.eos_id)
     written = int(ends[0]) if len(ends) else len(found.tokens)
     shown = min(written + 1, len(found.tokens))
     weights = None
     if found.alignment is not None:
-        n = len(form.source_ids(text))
+        n = len(formatter.source_ids(text))
         weights = found.alignment[:shown, :n]
-        if form.text.source_order == "reversed" and form.text.source_justify is None:
-            end = [n - 1] if form.text.source_eos else []
+        if formatter.text.source_order == "reversed" and formatter.text.source_justify is None:
+            end = [n - 1] if formatter.text.source_eos else []
             weights = weights[:, [*range(n - len(end))][::-1] + end]
     tokens = found.tokens[:written]
-    given = [first_symbol] if form.text.start == "first_target" else []
+    given = [first_symbol] if formatter.text.start == "first_target" else []
     if replace_unknown and weights is not None and (tokens == target.unk_id).any():
-        pieces = form.source.pieces(text)
+        pieces = formatter.source.pieces(text)
         best = weights[:written, : len(pieces)].argmax(axis=1)
         words = [target.symbols[i] for i in given] + [
             pieces[i] if token == target.unk_id else target.symbols[token]
             for token, i in zip(tokens, best, strict=True)
             if token not in (target.pad_id, target.bos_id)
         ]
-        answer = target.join(words[:: -1 if form.text.target_order == "reversed" else 1])
+        answer = target.join(words[:: -1 if formatter.text.target_order == "reversed" else 1])
     else:
-        answer = form.read(tokens, given)
+        answer = formatter.read(tokens, given)
     symbols = tuple(target.show(int(i)) for i in found.tokens[:shown])
     ids = tuple(found.tokens[:shown].tolist())
     return Answer(answer, float(found.scores), symbols, found.log_probs[:shown], weights, ids)

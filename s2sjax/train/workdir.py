@@ -52,22 +52,24 @@ class Workdir:
     Attributes:
         path: the folder.
         moved: versions and devices that are no longer those the run began under.
-        sittings: how many seeds were trained together, where more were added later.
+        cohorts: how many seeds were trained together, where more were added later.
     """
 
     def __init__(
         self,
         path: Path,
         config: Mapping[str, Any],
-        grown: Callable[[Mapping[str, Any], Mapping[str, Any]], bool] = lambda held, asked: False,
+        is_extension: Callable[[Mapping[str, Any], Mapping[str, Any]], bool] = lambda held, asked: (
+            False
+        ),
     ):
         """Open the workdir of the run that `config` describes, or make one.
 
         Args:
             path: the folder.
             config: what the run is.
-            grown: whether a run (held) is another (asked) with more seeds or epochs: then the
-                workdir goes on as that, and its results so far are kept under another name.
+            is_extension: whether the second of two configs is the first with more seeds or epochs.
+                The workdir then goes on as the second; its old results are kept, renamed.
 
         Raises:
             UserError: the folder holds another run, something else, or a run in progress.
@@ -81,7 +83,7 @@ class Workdir:
         self._lock = (path / LOCK).open("a")
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            self._claim(json.loads(json.dumps(config)), grown)
+            self._claim(json.loads(json.dumps(config)), is_extension)
         except BlockingIOError as error:
             self._lock.close()
             raise UserError(f"another process is running in {path}: wait, or stop it") from error
@@ -100,7 +102,7 @@ class Workdir:
         left = (self.metrics_file, self.results_file, *self.checkpoints.iterdir())
         return any(path.exists() for path in left)
 
-    def _claim(self, config: dict[str, Any], grown: Callable[..., bool]) -> None:
+    def _claim(self, config: dict[str, Any], is_extension: Callable[..., bool]) -> None:
         """Write what the run is, or refuse where another run was written down."""
         now = environment()
         if not self.config_file.exists():
@@ -108,25 +110,25 @@ class Workdir:
         held = read_json(self.config_file, ELSEWHERE)
         if not isinstance(held, dict):
             raise UserError(f"{self.config_file} is damaged (no object): {ELSEWHERE}")
-        began, sittings = held.pop("environment", None), held.pop("sittings", [])
+        began, cohorts = held.pop("environment", None), held.pop("cohorts", [])
         if held != config and not self._begun():  # nothing is lost
             write_json(self.config_file, {**config, "environment": now})
             self.clock_file.unlink(missing_ok=True)
-            sittings = []
-        elif held != config and grown(held, config):
-            sittings = sittings or [held["seeds"]]
+            cohorts = []
+        elif held != config and is_extension(held, config):
+            cohorts = cohorts or [held["seeds"]]
             if config["seeds"] > held["seeds"]:
-                sittings.append(config["seeds"] - held["seeds"])
+                cohorts.append(config["seeds"] - held["seeds"])
             if self.results_file.exists():
                 names = (self.path / f"results.before-{n}.json" for n in count(1))
                 self.results_file.rename(next(path for path in names if not path.exists()))
-            write_json(self.config_file, {**config, "environment": began, "sittings": sittings})
+            write_json(self.config_file, {**config, "environment": began, "cohorts": cohorts})
         elif held != config:
             raise UserError(
                 f"{self.path} holds another run ({_summary(held, config)}): {ELSEWHERE}"
             )
-        self.moved = differences(began or {}, now)
-        self.sittings = tuple(sittings)
+        self.environment_changes = differences(began or {}, now)
+        self.cohorts = tuple(cohorts)
 
     def __enter__(self) -> "Workdir":
         return self
@@ -203,7 +205,7 @@ class Workdir:
             file.write(f"\n{seconds:.3f}")  # begins a line: one that a kill cut short stays alone
 
     def seconds(self) -> float:
-        """Time spent on this run, over all sittings; lines that are damaged do not count."""
+        """Time spent on this run, over all starts; lines that are damaged do not count."""
         if not self.clock_file.exists():
             return 0.0
         lines = self.clock_file.read_text(encoding="utf-8", errors="replace").split()
