@@ -3,6 +3,40 @@
 Text pairs become batches of ids in ``data``, ids become logits in ``model``. ``train`` joins both
 into one run, a pure function of settings and seed; ``study`` maps it over arms and seeds;
 ``report`` and ``analysis`` say what came out, and why.
+
+What a notebook needs can be imported from here; it is loaded when it is first used.
 """
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from s2sjax.config import Model, Optimiser, Text, Training
+    from s2sjax.data.tasks import Addition, Dates, Sentences, Task, Toy
+    from s2sjax.errors import UserError
+    from s2sjax.model.decode import Greedy, Sampling
+    from s2sjax.model.beam import Beam
+    from s2sjax.study.ablate import Outcome, ablate
+    from s2sjax.train.run import Run
+    from s2sjax.train.trained import Trained
+
 __version__ = "0.1.0"
+
+_HOMES = {
+    "config": ("Model", "Optimiser", "Text", "Training"),
+    "data.tasks": ("Addition", "Dates", "Sentences", "Task", "Toy"),
+    "errors": ("UserError",),
+    "model.beam": ("Beam",),
+    "model.decode": ("Greedy", "Sampling"),
+    "study.ablate": ("Outcome", "ablate"),
+    "train.run": ("Run",),
+    "train.trained": ("Trained",),
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+__all__ = [*_HOME_OF]  # pyrefly: ignore
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME_OF:
+        raise AttributeError(f"module 's2sjax' has no attribute {name!r}")
+    return getattr(import_module(f"s2sjax.{_HOME_OF[name]}"), name)
