@@ -209,7 +209,7 @@ ECHO = Echo(Seq2Seq(6, 6, None, Model()), Optimiser(), SAMPLED.train, 8, 5, NO_S
 def fed(forcing):
     """What a decoder is fed whose gold symbols all are 0."""
     gold = jnp.zeros((ROWS, TIME), jnp.int32)
-    logits = jitted(ECHO, "partly_forced")(jnp.asarray(TABLE), gold, gold, KEY, forcing)
+    logits = jitted(ECHO, "scheduled_sampling_logits")(jnp.asarray(TABLE), gold, gold, KEY, forcing)
     return (np.asarray(logits)[:, :, None] == TABLE).all(-1).argmax(-1)
 
 
@@ -248,7 +248,7 @@ def test_what_is_not_forced_is_drawn_from_the_models_softmax(forcing):
 def test_draws_differ_between_keys_and_rows():
     gold, table = jnp.zeros((50, TIME), jnp.int32), jnp.asarray(TABLE)
     one, again, other = (
-        jitted(ECHO, "partly_forced")(table, gold, gold, key, 0.0)
+        jitted(ECHO, "scheduled_sampling_logits")(table, gold, gold, key, 0.0)
         for key in (KEY, KEY, jax.random.key(8))
     )
     np.testing.assert_array_equal(one, again)
