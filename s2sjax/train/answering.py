@@ -72,16 +72,10 @@ class TrainedStack:
         programs = Programs(Ensemble(**vars(self.programs.trainer)), make_mesh(len(self.runs)))
         return replace(self, seeds=self.seeds[:1], programs=programs, params=params)
 
-    def only(self, arms: Collection[str], seeds: Collection[int]) -> "TrainedStack":
-        """The same without other arms and seeds than these."""
-        if {*self.runs} <= {*arms} and {*self.seeds} <= {*seeds}:
-            return self
-        return joined([self], arms, seeds)
-
     def decode(
         self, rows: Mapping[str, Sequence[Row]], keys: Any, **settings: Any
     ) -> Iterator[tuple[int, str, Any]]:
-        """`Trainer.decode` rows that end with the first symbol to read: see `run`."""
+        """`Trainer.decode` of rows whose targets are a first symbol alone: see `run`."""
 
         def ask(examples: Examples, places: np.ndarray) -> Any:
             most = self._times_as_long(examples.source.shape[-1]) * (self.widths[-1][1] - 1)
@@ -129,15 +123,12 @@ class TrainedStack:
                         yield place, arm, jax.tree.map(lambda x, at=(seeds, k): x[at], results)
 
     def width(self, length: int, side: int) -> int:
-        """The width of a row of so many symbols, whatever is asked together with it.
-
-        The narrowest that was trained on, or a multiple of the widest; 1 for a first symbol alone.
-        """
+        """The width of a row: one trained on, a multiple of the widest, or 1 for a first symbol."""
         known = [1, *(width[side] for width in self.widths)]
         return next((w for w in known if length <= w), known[-1] * math.ceil(length / known[-1]))
 
     def _times_as_long(self, source_width: int) -> int:
-        """How often the longest source trained on goes into a width."""
+        """A source width over the widest trained on, rounded up."""
         return math.ceil(source_width / self.widths[-1][0])
 
     def evaluate(self, questions: Questions) -> dict[str, Evaluation]:
@@ -176,6 +167,8 @@ def joined(
         for i, (arm, seed) in enumerate(replicas)
         if arm == wanted and seed in seeds
     ]
+    if len(cohorts) == 1 and len(rows) == len(replicas):
+        return first  # with what it has on devices
     params = jax.tree.map(lambda *x: np.concatenate(x)[rows], *(own.params for own in cohorts))
     return TrainedStack(
         runs,

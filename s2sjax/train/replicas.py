@@ -7,6 +7,7 @@ one after another inside the same program: the arrays of one replica fit in the 
 do not (``experiments/speed.py`` times both).
 """
 
+import math
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -35,17 +36,14 @@ def use_all_cores() -> None:
     """
     jax.config.update("jax_enable_x64", False)
     if "JAX_NUM_CPU_DEVICES" not in os.environ:
-        try:
-            cores = len(os.sched_getaffinity(0))  # those this process may use
-        except AttributeError:  # macOS does not have it
-            cores = os.cpu_count() or 1
-        jax.config.update("jax_num_cpu_devices", cores)
+        usable = getattr(os, "sched_getaffinity", lambda _: range(os.cpu_count() or 1))  # no macOS
+        jax.config.update("jax_num_cpu_devices", len(usable(0)))
 
 
 def make_mesh(replicas: int) -> Mesh:
     """A mesh of the devices that `replicas` runs need, at most one a device."""
-    turns = -(-replicas // len(jax.devices()))
-    devices = -(-replicas // turns)
+    turns = math.ceil(replicas / len(jax.devices()))
+    devices = math.ceil(replicas / turns)
     return jax.make_mesh(
         (devices,), (AXIS,), axis_types=(AxisType.Auto,), devices=jax.devices()[:devices]
     )

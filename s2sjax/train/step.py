@@ -226,23 +226,18 @@ class Trainer:
         return state, losses, jnp.stack(finite).all()
 
     def close_epoch(self, state: TrainState, dev_loss: Float[Array, ""]) -> TrainState:
-        """Count the epoch; a dev loss (NaN: not evaluated) decides on early stopping."""
-        if state.best is not None:
-            state = state.replace(best=self.early_stopping(state, dev_loss))
-        return state.replace(epoch=state.epoch + 1)
+        """Count the epoch; early stopping keeps the parameters if their dev loss is the best.
 
-    def early_stopping(self, state: TrainState, dev_loss: Float[Array, ""]) -> Best:
-        """Keep the parameters if they are the best, unless this run has stopped.
-
-        Stopped runs train on until all have stopped: what a run keeps does not depend on its stack.
+        A dev loss of NaN was not evaluated. Replicas that have stopped train on until all have, and
+        keep what they had: it does not depend on the stack.
         """
-        best = state.best
-        evaluated = ~jnp.isnan(dev_loss)
-        running = evaluated & (best.stale < self.training.patience)
-        better = running & (dev_loss < best.loss)
-        keep = partial(jax.tree.map, lambda new, old: jnp.where(better, new, old))
-        stale = jnp.where(better, 0, best.stale + running)
-        return Best(keep(state.params, best.params), keep(dev_loss, best.loss), stale)
+        if (best := state.best) is not None:
+            running = ~jnp.isnan(dev_loss) & (best.stale < self.training.patience)
+            better = running & (dev_loss < best.loss)
+            keep = partial(jax.tree.map, lambda new, old: jnp.where(better, new, old))
+            stale = jnp.where(better, 0, best.stale + running)
+            best = Best(keep(state.params, best.params), keep(dev_loss, best.loss), stale)
+        return state.replace(best=best, epoch=state.epoch + 1)
 
     def decode(
         self,

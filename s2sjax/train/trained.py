@@ -100,9 +100,9 @@ class Trained:
     def only(self, arms: Collection[str], seeds: Collection[int] | None = None) -> "Trained":
         """The same without other arms, and other seeds, than these."""
         kept_seeds = tuple(s for s in self.seeds if seeds is None or s in seeds)
-        stacks = tuple(s.only(arms, kept_seeds) for s in self.stacks if {*s.runs} & {*arms})
+        stacks = (joined([s], arms, kept_seeds) for s in self.stacks if {*s.runs} & {*arms})
         kept = {arm: run for arm, run in self.arms.items() if arm in arms}
-        return Trained(stacks, kept, kept_seeds)
+        return Trained(tuple(stacks), kept, kept_seeds)
 
     def answer(
         self,
