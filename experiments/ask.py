@@ -33,9 +33,9 @@ from s2sjax.errors import UserError
 from s2sjax.model.beam import Beam
 from s2sjax.model.decode import Greedy, Sampling
 from s2sjax.report.tables import NONE
-from s2sjax.train.answering import Policy
 from s2sjax.train.progress import RIGHT, WRONG
 from s2sjax.train.replicas import use_all_cores
+from s2sjax.train.step import Policy
 from s2sjax.train.trained import Answer, Trained
 
 PAUSE = 0.05
@@ -157,7 +157,7 @@ def rows(ask: Ask, trained: Trained, lines: Sequence[tuple[int, str]]) -> Iterat
     (arm,), texts = trained.arms, [text for _, text in lines]
     if ask.score:
         pairs = [(source, target) for source, _, target in (text.partition("\t") for text in texts)]
-        log_probs, symbols = trained.score(pairs)[arm]
+        log_probs, symbols, _ = trained.score(pairs)[arm]
         yield from (f"{x:.4f}\t{n}" for x, n in zip(log_probs[0], symbols, strict=True))
         return
     settings: Any = {"replace_unknown": ask.replace_unknown, "ensemble": ask.ensemble}

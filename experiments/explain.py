@@ -236,8 +236,8 @@ def depends_on(run: Finished, console: Console, most: int) -> list[Section]:
     alone = {arm: Group({arm: own}, 1, seed) for arm, own in trained.arms.items()}
     arms = [arm for arm, group in alone.items() if gradients.can_probe(group, arm)][:most]
     probed: dict[str, gradients.Gradients] = {}
-    for program in trained.only(arms).programs:
-        group = Group(program.runs, 1, seed)
+    for stack in trained.only(arms).stacks:
+        group = Group(stack.runs, 1, seed)
         last = _last_epoch(run, group.arms)
         what = f"training a seed of {', '.join(group.arms)} once more, for its gradients ..."
         console.print(what, soft_wrap=True, markup=False, highlight=False)
@@ -284,7 +284,7 @@ def worst(run: Finished) -> list[Section]:
         if any(own != pairs for own in others):
             sections.append("Test questions of the first seed; others may have trained on some.")
             answers = mistakes.ask(trained, trained.same(pairs))
-        for arm, (log_probs, _) in trained.score(pairs).items():
+        for arm, (log_probs, *_) in trained.score(pairs).items():
             seed, own = trained.seeds[0], answers[arm]
             sections.append(mistakes.worst_table(arm, own, log_probs, seed))
     return sections

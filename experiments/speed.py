@@ -92,7 +92,7 @@ def beginning(runs: Stack, state: Any) -> Iterator[tuple[int, tuple[Any, ...], f
     """Blocks of the first epoch: the bucket, arguments of its program, target symbols of a run."""
     rows, mesh, updates = runs.train, runs.programs.mesh, 0
     examples = stack([split.examples for split in rows], mesh)
-    order = fetch(runs.programs.order(len(rows[0].lengths))(state), len(runs.labels))
+    order = fetch(runs.programs("order", n=len(rows[0].lengths))(state), len(runs.labels))
     for number, first, count in runs.schedule.blocks(epoch=0):
         batches = runs.schedule.batches(order, number)
         indices, weights = (x[0, first : first + count] for x in batches)

@@ -505,11 +505,11 @@ def train(group: Group, epochs: int):
     examples = stack([split.examples for split in runs.train], programs.mesh)
     nothing = [np.float32(np.nan)] * len(runs.labels)
     for _ in range(epochs):
-        order = fetch(programs.order(n)(state), len(runs.labels))
+        order = fetch(programs("order", n=n)(state), len(runs.labels))
         batches = (stack([*x], programs.mesh) for x in runs.schedule.batches(order, 0))
         whole = (examples, *batches, 0, runs.schedule.updates)
-        state, losses, _ = programs.train_chunk(bucket)(state, losses, *whole)
-        state = programs.close_epoch(state, stack(nothing, programs.mesh))
+        state, losses, _ = programs("train_chunk", widths=bucket[:2])(state, losses, *whole)
+        state = programs("close_epoch")(state, stack(nothing, programs.mesh))
     return runs, state, fetch(losses, len(runs.labels))
 
 

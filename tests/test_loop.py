@@ -13,7 +13,7 @@ from tiny import SUMS, begin, row, same, stack_of
 from s2sjax.config import Optimiser, Training
 from s2sjax.errors import Interrupted, UserError
 from s2sjax.study.group import Group
-from s2sjax.train import checkpoint, evaluate, loop
+from s2sjax.train import checkpoint, evaluate, loop, replicas
 from s2sjax.train.loop import fit, resume, stopped
 from s2sjax.train.replicas import spread
 from s2sjax.train.step import Trainer
@@ -67,7 +67,7 @@ def batch_by_batch():
 def whole(tmp_path_factory):
     """Runs that nothing interrupts: end, epochs, folder and traces by kind, each run once."""
     done = {}
-    loop._lifted.cache_clear()  # so that the traces of all programs are counted
+    replicas._program.cache_clear()  # so that the traces of all programs are counted
 
     def get(kind):
         if kind not in done:
@@ -229,7 +229,7 @@ def test_a_dev_loss_that_is_no_number_is_refused(tmp_path, monkeypatch):
         return found
 
     monkeypatch.setattr(loop.Stack, "score", broken)
-    match = "^the dev loss of reversed seed 0 is no finite number after epoch 2; nothing was saved"
+    match = "^the dev loss of reversed seed 0 is nan after epoch 2; nothing was saved"
     with pytest.raises(UserError, match=match):
         train("sums", tmp_path)
 

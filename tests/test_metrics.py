@@ -12,7 +12,7 @@ from s2sjax.data.rows import Formatter
 from s2sjax.data.vocab import NO_SYMBOL
 from s2sjax.data.words import Rules, WordVocabulary
 from s2sjax.train.evaluate import Evaluation, with_references
-from s2sjax.train.metrics import EXACT_MATCH, Count, count, is_exact_match, ratio, scores
+from s2sjax.train.metrics import EXACT_MATCH, Count, count, is_exact_match, scores
 
 PAD, EOS, UNK, TIME, ROWS = 0, 2, 3, 5, 12
 SCORES = jax.jit(scores, static_argnums=(3, 4))
@@ -122,18 +122,13 @@ def test_an_answer_is_right_in_one_way_and_an_unknown_gold_symbol_never_is(gold,
     shown = written[:, : target.shape[1]]
     on_device = scores(*map(jnp.asarray, (shown, target, scored)), EOS, UNK)["exact_match"]
     assert float(on_device.right) == wanted
-    assert is_exact_match(shown, target, scored, UNK).tolist() == [
-        wanted
-    ]  # as `Trained.decode` counts
+    assert is_exact_match(shown, target, scored, UNK).tolist() == [wanted]
     nothing = Evaluation({}, written[None], np.zeros((1, 1), bool))
     several = with_references(nothing, FORM, [("z", "z z", gold)], slice(0, 1))
     assert several.right.tolist() == [[wanted]]
     assert several.values(0) == {EXACT_MATCH: wanted}
 
 
-def test_count_and_ratio():
+def test_what_is_right_is_counted_among_what_is_scored():
     counted = count(jnp.array([True, True, False]), jnp.array([1.0, 0.0, 1.0]))
     assert (float(counted.right), float(counted.of)) == (1, 2)
-    assert ratio(1.0, 4.0) == 0.25
-    assert ratio(0.0, 4.0) == 0.0
-    assert ratio(0.0, 0.0) is None

@@ -41,7 +41,8 @@ def arguments(group, number=0):
         replicas.stack([*x], runs.programs.mesh) for x in runs.schedule.batches(order, number)
     ]
     rows = replicas.stack([split.examples for split in runs.train], runs.programs.mesh)
-    return runs.programs.train_chunk(runs.schedule.buckets[number]), (rows, *batches)
+    widths = runs.schedule.buckets[number][:2]
+    return runs.programs("train_chunk", widths=widths), (rows, *batches)
 
 
 def two_epochs(group):
@@ -52,7 +53,7 @@ def two_epochs(group):
     for _ in range(2):
         state, losses, finite = chunk(state, losses, *others, 0, 3)
         assert finite.all()
-        state = runs.programs.close_epoch(state, losses[:, 0])  # as if it were the loss on dev
+        state = runs.programs("close_epoch")(state, losses[:, 0])  # as if it were the loss on dev
     return replicas.fetch((state, losses), len(group.replicas))
 
 

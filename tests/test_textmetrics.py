@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from s2sjax.errors import UserError
 from s2sjax.train import textmetrics
-from s2sjax.train.textmetrics import TEXT_METRICS, bleu, error_rate, signatures, text_scores
+from s2sjax.train.textmetrics import bleu, error_rate, text_scores
 
 WRITTEN = ["the cat sat on a mat", "a dog runs in the park", "we eat"]
 RIGHT = [("the cat sat on the mat",), ("a big dog runs in the park",), ("we eat bread now",)]
@@ -66,19 +66,12 @@ def test_a_corpus_is_scored_as_one_text_and_not_item_by_item():
     assert rate == 1 / 4  # the mean of the items is 1/2
 
 
-def test_bleu_and_chrf_are_those_of_sacrebleu_and_the_signatures_say_how_they_were_taken():
+def test_bleu_and_chrf_are_those_of_sacrebleu():
     streams = [[r for (r,) in RIGHT]]
     found = text_scores(WRITTEN, RIGHT, words=False, lower_case=False)
-    assert tuple(found) == TEXT_METRICS
     assert 0 < found["BLEU"] == sacrebleu.corpus_bleu(WRITTEN, streams).score < 100
     assert 0 < found["chrF"] == sacrebleu.corpus_chrf(WRITTEN, streams).score < 100
     assert found["symbol_error_rate"] == error_rate(WRITTEN, RIGHT, words=False)
-    version = f"version:{sacrebleu.__version__}"
-    assert signatures(words=False, lower_case=False) == {
-        "BLEU": f"nrefs:1|case:mixed|eff:no|tok:13a|smooth:exp|{version}",
-        "chrF": f"nrefs:1|case:mixed|eff:yes|nc:6|nw:0|space:no|{version}",
-    }
-    assert "nrefs:2|case:lc|eff:no|tok:none" in signatures(True, True, references=2)["BLEU"]
 
 
 def test_bleu_worked_out_by_hand():

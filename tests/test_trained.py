@@ -17,12 +17,11 @@ from s2sjax.data import sentences as sentences_module
 from s2sjax.data.rows import Formatter
 from s2sjax.data.words import Rules, WordVocabulary
 from s2sjax.errors import UserError
-from s2sjax.model.beam import Beam
+from s2sjax.model.beam import Beam, Beams
 from s2sjax.model.decode import Sampling
 from s2sjax.model.dropout import Rates
 from s2sjax.study.ablation import Ablation
 from s2sjax.train import checkpoint
-from s2sjax.train.answering import Hypotheses
 from s2sjax.train.loop import begin
 from s2sjax.train.replicas import fetch, spread
 from s2sjax.train.saved import VOCABULARIES, write_vocabularies
@@ -99,16 +98,16 @@ def test_answers_are_those_that_were_scored_at_the_end_of_the_training(saved, ki
     test = own.rows("test")
     at_the_end = runs.score(spread(params, runs.programs.mesh), test)
     asked = {arm: [s.pairs for s in test[own.of(arm)]] for arm in own.arms}
-    decoded = trained.decode(asked)
+    decoded = trained.evaluate(asked)
     texts = [source for source, _ in test[0].pairs]
     answers = first(trained.answer(texts))
     assert len({a.text for a in answers.values()}) > 5
     for arm in own.arms:
-        np.testing.assert_array_equal(decoded[arm].tokens, at_the_end.answers[own.of(arm)])
+        np.testing.assert_array_equal(decoded[arm].answers, at_the_end.answers[own.of(arm)])
         np.testing.assert_array_equal(decoded[arm].right, at_the_end.right[own.of(arm)])
         for seed in range(2):
             for n, (_, gold) in enumerate(test[0].pairs):
-                answer, tokens = answers[arm, seed, n], decoded[arm].tokens[seed, n]
+                answer, tokens = answers[arm, seed, n], decoded[arm].answers[seed, n]
                 assert answer.text == own.formatter(arm).read(tokens)
                 assert answer.ids == tuple(tokens[: len(answer.ids)].tolist())
                 assert trained.is_right(arm, answer, [gold]) == decoded[arm].right[seed, n]
@@ -155,7 +154,7 @@ def test_a_text_without_symbols_is_not_asked_and_a_long_one_is_read_whole(saved)
     found = trained.answer(["", "w1", "  ", " ".join(["w1"] * 11)], align=True)["reversed"][0]
     assert [a.text for texts in (found[0], found[2]) for a in texts] == ["", ""]
     assert len(found[3][0].alignment[0]) == 12
-    widest = max(width[1] for width in trained.programs[0].widths)
+    widest = max(width[1] for width in trained.stacks[0].widths)
     assert len(found[3][0].ids) <= 2 * (widest - 1)
 
 
@@ -184,16 +183,16 @@ def test_a_draw_is_a_function_of_seed_and_place(saved):
 def test_alignments_are_weights_over_the_source_in_the_order_of_the_text(saved):
     _, trained, _ = saved("sentences")
     pairs = [("w1 w2 w3", "v1 v2"), ("w4", "v3 v4")]
-    weights = trained.align(pairs)
+    scored = trained.score(pairs, align=True)
     for arm, formatter in trained.formatters.items():
         for n, (source, target) in enumerate(pairs):
             read, written = len(formatter.source_ids(source)), len(formatter.target_ids(target)) - 1
-            own = weights[arm][:, n, :written]
+            own = scored[arm].alignment[:, n, :written]
             np.testing.assert_allclose(own.sum(axis=-1), 1, atol=1e-5)
             assert (own[..., read:] == 0).all()
     answers = first(trained.answer([pairs[0][0]], align=True))
     for (arm, seed, _), answer in answers.items():
-        forced = trained.align([(pairs[0][0], answer.text)])[arm][seed, 0, 0, :4]
+        forced = trained.score([(pairs[0][0], answer.text)], align=True)[arm].alignment[seed, 0, 0]
         if arm == "reversed":
             forced = forced[[2, 1, 0, 3]]
         np.testing.assert_allclose(answer.alignment[0], forced, atol=1e-5)
@@ -214,7 +213,7 @@ def test_an_ensemble_writes_the_symbol_with_the_greatest_mean_probability(saved)
     _, trained, params = saved("sentences")
     own = group("sentences", 2)
     model = own.programs.trainer
-    most = max(width[1] for width in trained.programs[0].widths) - 1
+    most = max(width[1] for width in trained.stacks[0].widths) - 1
 
     @jax.jit
     def next_symbols(params, source, target):
@@ -256,8 +255,8 @@ def spelled(ids, looks=LOOKS, text="Frau Vogelsang singt", replaced=True, **orde
     text_settings = Text(source_unit="words", target_unit="words", **order)
     formatter = Formatter(text_settings, SOURCE, TARGET, None)
     tokens = np.array((ids + [EOS] * 4)[:4], np.int32)
-    found = Hypotheses(tokens, np.zeros(4, np.float32), np.float32(0), looks)
-    return _spelled(formatter, text, found, 1, replaced)
+    found = Beams(tokens, np.zeros(4, np.float32), np.float32(0), looks)
+    return _spelled(formatter, text, found, [1], replaced)
 
 
 @pytest.mark.parametrize(
@@ -315,13 +314,13 @@ def test_all_arms_and_seeds_of_all_programs_and_cohorts_are_loaded_or_some(mixed
     folder, params = mixed
     trained = Trained.load(folder)
     assert ([*trained.arms], trained.seeds) == (["small", "big", "fast"], (4, 5, 6))
-    assert [[*p.runs] for p in trained.programs] == [["small"], ["big"], ["fast"]]
+    assert [[*p.runs] for p in trained.stacks] == [["small"], ["big"], ["fast"]]
     both = jax.tree.map(lambda *x: np.concatenate(x), params["2"], params["2.1"])
-    same(trained.programs[1].params, both)
+    same(trained.stacks[1].params, both)
     some = Trained.load(folder, arms=["big"], seeds=[6, 4])
-    assert ([*some.arms], some.seeds, len(some.programs)) == (["big"], (4, 6), 1)
-    same(some.programs[0].params, row(both, np.array([0, 2])))
-    same(trained.only(["big"]).programs[0].params, both)
+    assert ([*some.arms], some.seeds, len(some.stacks)) == (["big"], (4, 6), 1)
+    same(some.stacks[0].params, row(both, np.array([0, 2])))
+    same(trained.only(["big"]).stacks[0].params, both)
     assert [*trained.only(["big"]).formatters] == ["big"]
 
 
@@ -330,7 +329,7 @@ def test_an_unfinished_run_has_the_models_of_its_last_checkpoint(saved, tmp_path
     write(tmp_path, {"1": own}, own.arms, 2)
     later = fetch(begin(own.stack(), sharp_state(own, 9)), 4)
     checkpoint.save(tmp_path / "checkpoints" / "1", 6, later)
-    same(Trained.load(tmp_path).programs[0].params, later.state.params)
+    same(Trained.load(tmp_path).stacks[0].params, later.state.params)
     shutil.rmtree(tmp_path / "checkpoints" / "1")
     with pytest.raises(UserError, match="has no checkpoint yet: let the training go on"):
         Trained.load(tmp_path)
@@ -403,8 +402,8 @@ def test_pairs_of_several_lengths_and_longer_than_any_are_decoded(saved):
     _, trained, _ = saved("sentences")
     long = " ".join(["v1"] * 9)
     pairs = [[("w1 w2", "v1")], [("w1", long)]]
-    found = trained.decode({"forward": pairs})["forward"]
-    assert found.tokens.shape[:2] == (2, 1)
+    found = trained.evaluate({"forward": pairs})["forward"]
+    assert found.answers.shape[:2] == (2, 1)
     assert found.right.shape == (2, 1)
     both = trained.score([("w1", "v1"), ("w2", long)])["forward"]
     assert both.symbols.tolist() == [2, 10]

@@ -151,13 +151,13 @@ def probe(group: Group, at: Sequence[int], on_epoch: Callable[[int], None]) -> d
 def _train_epoch(runs: Stack, loop_state: LoopState, train: Examples) -> LoopState:
     """An epoch as `loop.fit` trains it; early stopping is left out."""
     programs, schedule, (state, losses) = runs.programs, runs.schedule, loop_state
-    order = fetch(programs.order(len(runs.train[0].lengths))(state), len(runs.labels))
+    order = fetch(programs("order", n=len(runs.train[0].lengths))(state), len(runs.labels))
     for number, first, count in schedule.blocks(int(state.epoch[0])):
         rows = [stack([*side], programs.mesh) for side in schedule.batches(order, number)]
-        step = programs.train_chunk(schedule.buckets[number])
+        step = programs("train_chunk", widths=schedule.buckets[number][:2])
         state, losses, _ = step(state, losses, train, *rows, first, count)
     not_evaluated = stack([np.float32(np.nan)] * len(runs.labels), programs.mesh)
-    return LoopState(programs.close_epoch(state, not_evaluated), losses)
+    return LoopState(programs("close_epoch")(state, not_evaluated), losses)
 
 
 def _questions(group: Group, arm: str) -> Pairs:

@@ -37,16 +37,16 @@ class Answers(NamedTuple):
 def ask(trained: Trained, questions: Questions) -> dict[str, Answers]:
     """The answers of the arms that are asked."""
     answers = {}
-    for arm, decoded in trained.decode(questions).items():
+    for arm, found in trained.evaluate(questions).items():
         formatter, pairs = trained.formatters[arm], questions[arm]
         texts = [
             [
                 formatter.read(ids, formatter.given(gold))
                 for (_, gold), ids in zip(own, tokens, strict=True)
             ]
-            for own, tokens in zip(pairs, decoded.tokens, strict=True)
+            for own, tokens in zip(pairs, found.answers, strict=True)
         ]
-        answers[arm] = Answers(pairs, texts, decoded.right)
+        answers[arm] = Answers(pairs, texts, found.right)
     return answers
 
 
@@ -245,8 +245,8 @@ def ask_all(trained: Trained, blocks: Iterable[Pairs]) -> dict[str, Bool[np.ndar
     """Which of many questions each arm gets right; a block of them is laid out at once."""
     parts: dict[str, list[np.ndarray]] = {arm: [] for arm in trained.arms}
     for pairs in blocks:
-        for arm, decoded in trained.decode(trained.same(pairs)).items():
-            parts[arm].append(decoded.right)
+        for arm, found in trained.evaluate(trained.same(pairs)).items():
+            parts[arm].append(found.right)
     return {arm: np.concatenate(part, axis=1) for arm, part in parts.items()}
 
 
@@ -286,15 +286,16 @@ def longer_questions(task: Addition, n: int) -> Pairs:
 
 def widened(trained: Trained) -> Trained:
     """The same parameters for numbers of one digit more: rows as wide as `longer` ones take."""
-    programs = []
-    for program in trained.programs:
+    stacks = []
+    for stack in trained.stacks:
         formatters = {}
-        for arm, run in program.runs.items():
+        for arm, run in stack.runs.items():
             assert isinstance(run.task, Addition)
             widths = make_formatter(longer(run.task), run.text).widths
-            formatters[arm] = program.formatters[arm]._replace(widths=widths)
-        programs.append(replace(program, formatters=formatters))
-    return replace(trained, programs=tuple(programs))
+            formatters[arm] = stack.formatters[arm]._replace(widths=widths)
+        widths = tuple(filter(None, (f.row_widths for f in formatters.values())))[:1]
+        stacks.append(replace(stack, formatters=formatters, widths=widths))
+    return replace(trained, stacks=tuple(stacks))
 
 
 def worst_table(

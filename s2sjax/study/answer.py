@@ -180,9 +180,9 @@ def alignments(results: Results, folder: Path) -> list[Picture]:
     pairs = first_questions(results)
     pairs = ([p for p in pairs if 4 <= len(p[0]) <= LONGEST_SHOWN] or pairs)[:2]
     panels: dict[str, dict[str, Heat]] = {}
-    for arm, weights in trained.align(pairs).items():
+    for arm, scored in trained.score(pairs, align=True).items():
         formatter, panels[arm] = trained.formatters[arm], {}
-        for (question, answer), matrix in zip(pairs, weights[0], strict=True):
+        for (question, answer), matrix in zip(pairs, scored.alignment[0], strict=True):
             read = [formatter.source.show(int(i)) for i in formatter.source_ids(question)]
             written = [formatter.target.show(int(i)) for i in formatter.target_ids(answer)[1:]]
             heat = Heat(matrix[: len(written), : len(read)], written, read)

@@ -15,8 +15,8 @@ import numpy as np
 from s2sjax.data.dataset import Split, pairs_of, rows_of, seed_key
 from s2sjax.data.rows import Formatter
 from s2sjax.model.dropout import Rates
-from s2sjax.train.loop import LoopState, Programs, Stack, begin
-from s2sjax.train.replicas import make_mesh, stack
+from s2sjax.train.loop import LoopState, Stack, begin
+from s2sjax.train.replicas import Programs, make_mesh, stack
 from s2sjax.train.run import Run, make_schedule, make_trainer, scoring_buckets
 
 _RUN = 1  # the stream of a seed's key that decides all but its data
@@ -86,4 +86,4 @@ class Group:
             key = jax.random.key_data(jax.random.fold_in(seed_key(seed), _RUN))
             rate = np.float32(self.arms[arm].optim.learning_rate)
             start.append((np.asarray(key), rate, Rates.of(self.arms[arm].model)))
-        return begin(runs, self.programs.init(*stack(start, self.programs.mesh)))
+        return begin(runs, self.programs("init")(*stack(start, self.programs.mesh)))

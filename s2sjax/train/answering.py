@@ -1,168 +1,58 @@
-"""Trained replicas of one program: texts in, symbols and their probabilities out."""
+"""Trained replicas of one program: rows of ids in, answers and their probabilities out."""
 
 import math
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property, lru_cache, partial
-from operator import itemgetter
-from typing import Any, NamedTuple
+from functools import cached_property
+from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Float, Int
 
-from s2sjax.data.dataset import seed_key
-from s2sjax.data.rows import Examples, Formatter
-from s2sjax.data.vocab import fill
-from s2sjax.model.beam import Beam, beam_search, tile
-from s2sjax.model.decode import Greedy, Sampling, decode
-from s2sjax.model.seq2seq import Seq2Seq
-from s2sjax.train.loop import Programs
-from s2sjax.train.losses import token_losses
-from s2sjax.train.metrics import is_exact_match
-from s2sjax.train.replicas import fetch, lift, make_mesh, spread, stack
+from s2sjax.data.batches import Bucket
+from s2sjax.data.dataset import Split
+from s2sjax.data.rows import Examples, Formatter, Row
+from s2sjax.model.seq2seq import Encoding, State
+from s2sjax.train.evaluate import Evaluation, evaluate
+from s2sjax.train.replicas import Programs, fetch, make_mesh, spread, stack
 from s2sjax.train.run import Run
-from s2sjax.train.step import Params
-
-Policy = Greedy | Sampling | Beam
-"""How answers are looked for."""
+from s2sjax.train.step import Params, Trainer
 
 Questions = Mapping[str, Sequence[Sequence[tuple[str, str]]]]
 """By arm, the (source, target) pairs of every seed, equally many."""
 
 BATCH = 256
-"""Questions a replica answers at once."""
+"""Rows that a replica reads at once."""
 
 
-class Hypotheses(NamedTuple):
-    """Hypotheses of a batch, best first."""
+class Ensemble(Trainer):
+    """Several replicas as one model: the mean of their probabilities. Parameters are stacked."""
 
-    tokens: Any  # [batch, size, time]
-    log_probs: Any  # [batch, size, time]
-    scores: Any  # [batch, size]
-    alignment: Any  # [batch, size, time, source_time] or None
+    def encode(self, params: Params, source: Int[Array, "batch source_time"]) -> Encoding:
+        return jax.vmap(super().encode, (0, None), 1)(params, source)
 
+    def step(
+        self, params: Params, state: State, token: Int[Array, " batch"], encoding: Encoding
+    ) -> tuple[State, Float[Array, "batch vocab"]]:
+        each = jax.vmap(super().step, (0, 1, None, 1), (1, 0))
+        state, logits = each(params, state, token, encoding)
+        return state, jax.nn.logsumexp(jax.nn.log_softmax(logits), 0) - math.log(len(logits))
 
-@lru_cache(maxsize=64)
-def search_program(
-    programs: Programs, policy: Policy, most: int, align: bool, ensemble: bool
-) -> Any:
-    """(params, sources, first symbols, keys) to a `Hypotheses`, for all replicas.
-
-    An ensemble is one model: its next symbol has the mean probability over the replicas.
-    """
-    apply = programs.trainer.apply
-
-    def encode(params: Params, source: Array) -> Any:
-        if not ensemble:
-            return apply(params, source, method=Seq2Seq.encode)
-        each = jax.vmap(partial(apply, method=Seq2Seq.encode), (0, None), 1)
-        return each(params, source)
-
-    def step_of(params: Params, encoding: Any) -> Any:
-        def step(carry, token):
-            if not ensemble:
-                return apply(params, carry, token, encoding, method=Seq2Seq.step)
-            each = jax.vmap(partial(apply, method=Seq2Seq.step), (0, 1, None, 1), (1, 0))
-            carry, logits = each(params, carry, token, encoding)
-            return carry, jax.nn.logsumexp(jax.nn.log_softmax(logits), 0) - math.log(len(logits))
-
-        return step
-
-    def alignment_of(carry: Any) -> Any:
-        if not align:
-            return None
-        return carry.alignment.mean(axis=1) if ensemble else carry.alignment
-
-    def run(
-        params: Params,
-        source: Int[Array, "batch source_time"],
-        start: Int[Array, " batch"],
-        keys: Key[Array, " batch"],
-    ) -> Hypotheses:
-        encoding = encode(params, source)
-        settings: Any = {
-            "eos_id": programs.trainer.eos_id,
-            "max_decode_len": most,
-            "collect": alignment_of,
-        }
-        if isinstance(policy, Beam):
-            step = step_of(params, tile(encoding, policy.size))
-            return Hypotheses(
-                *beam_search(step, encoding.initial_state, start, beam=policy, **settings)
-            )
-        step = step_of(params, encoding)
-        one = decode(step, encoding.initial_state, start, policy=policy, keys=keys, **settings)
-        one = Hypotheses(one.tokens, one.log_probs, one.log_probs.sum(axis=1), one.collected)
-        return jax.tree.map(lambda x: x[:, None], one)
-
-    return jax.jit(run) if ensemble else lift(run, programs.mesh, shared=1)
-
-
-@lru_cache(maxsize=64)
-def forced_program(programs: Programs) -> Any:
-    """(params, examples) to the log probability of every target, for all replicas."""
-    trainer = programs.trainer
-
-    def run(params: Params, examples: Examples) -> Float[Array, " n"]:
-        source, target = examples
-        losses = token_losses(trainer.apply(params, source, target[:, :-1]), target[:, 1:])
-        return -(losses * trainer.scored(target, jnp.ones(len(target)))).sum(axis=1)
-
-    return lift(run, programs.mesh)
-
-
-@lru_cache(maxsize=64)
-def align_program(programs: Programs) -> Any:
-    """(params, examples) to the attention weights of every step, for all replicas."""
-    apply = programs.trainer.apply
-
-    def run(params: Params, examples: Examples) -> Float[Array, "n target_time source_time"]:
-        encoding = apply(params, examples.source, method=Seq2Seq.encode)
-        target_in = examples.target[:, :-1]
-        return apply(params, encoding, target_in, method=Seq2Seq.decode_forced_with_alignment)[1]
-
-    return lift(run, programs.mesh)
-
-
-@lru_cache(maxsize=64)
-def greedy_program(programs: Programs, most: int) -> Any:
-    """(params, examples) to tokens, log probabilities, and what is right, for all replicas."""
-    trainer = programs.trainer
-
-    def run(params: Params, examples: Examples) -> tuple[Array, Array, Array]:
-        n = examples.source.shape[0]
-        keys = jax.random.split(jax.random.key(0), n)  # greedy draws nothing
-        gold = examples.target.shape[1] - 1
-        answers = trainer.decode(params, examples, Greedy(), keys, max(most, gold))
-        scored = trainer.scored(examples.target, jnp.ones(n))
-        shown = answers.tokens[:, :gold]
-        right = is_exact_match(shown, examples.target[:, 1:], scored, trainer.unk_id)
-        return answers.tokens, answers.log_probs, right
-
-    return lift(run, programs.mesh)
+    def alignment(self, state: State) -> Any:
+        return super().alignment(state).mean(axis=1)
 
 
 @dataclass(frozen=True, eq=False)
-class Replicas:
-    """Trained replicas of one program.
+class TrainedStack:
+    """Trained replicas of one program: all seeds of some arms."""
 
-    Attributes:
-        runs: settings of every arm, by name.
-        forms: how each lays out its text.
-        seeds: of every arm.
-        widths: source and target widths that were trained on, narrowest first.
-        programs: the single run, and the devices.
-        params: what they are scored with, stacked on the host: arm by arm, seed by seed.
-    """
-
-    runs: Mapping[str, Run]
-    formatters: Mapping[str, Formatter]
-    seeds: tuple[int, ...]
-    widths: tuple[tuple[int, int], ...]
+    runs: Mapping[str, Run]  # by arm
+    formatters: Mapping[str, Formatter]  # by arm
+    seeds: tuple[int, ...]  # of every arm
+    widths: tuple[tuple[int, int], ...]  # source and target widths trained on, narrowest first
     programs: Programs
-    params: Params
+    params: Params  # on the host, stacked: arm by arm, seed by seed
 
     @property
     def replicas(self) -> list[tuple[str, int]]:
@@ -174,137 +64,117 @@ class Replicas:
         """The parameters, laid out."""
         return spread(self.params, self.programs.mesh)
 
-    def only(self, arms: Collection[str], seeds: Collection[int]) -> "Replicas":
-        """The same without other arms and seeds than these."""
-        rows = [i for i, (arm, s) in enumerate(self.replicas) if arm in arms and s in seeds]
-        if len(rows) == len(self.replicas):
-            return self
-        return replace(
-            self,
-            runs={arm: run for arm, run in self.runs.items() if arm in arms},
-            formatters={
-                arm: formatter for arm, formatter in self.formatters.items() if arm in arms
-            },
-            seeds=tuple(seed for seed in self.seeds if seed in seeds),
-            programs=replace(self.programs, mesh=make_mesh(len(rows))),
-            params=jax.tree.map(lambda leaf: leaf[np.array(rows)], self.params),
-        )
+    @cached_property
+    def ensembles(self) -> "TrainedStack":
+        """One replica an arm: the ensemble of its seeds."""
+        shape = (len(self.runs), len(self.seeds))
+        params = jax.tree.map(lambda x: x.reshape(shape + x.shape[1:]), self.params)
+        programs = Programs(Ensemble(**vars(self.programs.trainer)), make_mesh(len(self.runs)))
+        return replace(self, seeds=self.seeds[:1], programs=programs, params=params)
+
+    def decode(
+        self, rows: Mapping[str, Sequence[Row]], keys: Any, **settings: Any
+    ) -> Iterator[tuple[int, str, Any]]:
+        """`Trainer.decode` of rows whose targets are a first symbol alone: see `run`."""
+
+        def ask(examples: Examples, places: np.ndarray) -> Any:
+            most = self._times_as_long(examples.source.shape[-1]) * (self.widths[-1][1] - 1)
+            program = self.programs("decode", max_decode_len=most, **settings)
+            return program(self.on_devices, examples, keys[places])
+
+        return self.run(rows, ask)
+
+    def forced(
+        self, rows: Mapping[str, Sequence[Row]], align: bool
+    ) -> Iterator[tuple[int, str, Any]]:
+        """`Trainer.forced` of rows: see `run`."""
+        program = self.programs("forced", align=align)
+        return self.run(rows, lambda examples, places: program(self.on_devices, examples))
+
+    def run(
+        self, rows: Mapping[str, Sequence[Row]], ask: Callable[[Examples, np.ndarray], Any]
+    ) -> Iterator[tuple[int, str, Any]]:
+        """Ask every arm its rows: the place of a row, the arm, and the results of its seeds.
+
+        Rows of one width are a batch. A source k times as long as the longest trained on costs
+        about k² as much, so that batches of such sources are smaller.
+        """
+        lengths = np.max([[[*map(len, row)] for row in own] for own in rows.values()], axis=0)
+        of_width: dict[tuple[int, int], list[int]] = {}
+        for place, (source, target) in enumerate(lengths.tolist()):
+            width = (self.width(source, 0), self.width(target, 1))
+            of_width.setdefault(width, []).append(place)
+        n = len(self.seeds)
+        for width, places in of_width.items():
+            most = max(BATCH // self._times_as_long(width[0]) ** 2, 1)
+            size = 1 if len(lengths) == 1 else most
+            for begin in range(0, len(places), size):
+                own = places[begin : begin + size]
+                filled = np.resize(own, size)  # results of rows that fill it up are not read
+                batch = {
+                    arm: formatter.filled([rows[arm][i] for i in filled], width)
+                    for arm, formatter in self.formatters.items()
+                }
+                examples = stack([batch[arm] for arm, _ in self.replicas], self.programs.mesh)
+                results = fetch(ask(examples, filled), len(self.replicas))
+                for i, arm in enumerate(self.runs):
+                    seeds = slice(i * n, (i + 1) * n)
+                    for k, place in enumerate(own):
+                        yield place, arm, jax.tree.map(lambda x, at=(seeds, k): x[at], results)
 
     def width(self, length: int, side: int) -> int:
-        """The width that a row of this length has, whatever is asked beside it."""
-        narrow = [w[side] for w in self.widths if length <= w[side]]
-        widest = max(w[side] for w in self.widths)
-        return min(narrow, default=widest * math.ceil(length / widest))
+        """The width of a row: one trained on, a multiple of the widest, or 1 for a first symbol."""
+        known = [1, *(width[side] for width in self.widths)]
+        return next((w for w in known if length <= w), known[-1] * math.ceil(length / known[-1]))
 
-    def batches(self, lengths: Sequence[int], size: int = BATCH) -> Iterator[tuple[int, Any, Any]]:
-        """Texts that are asked together: their width, their numbers, and the same filled up.
+    def _times_as_long(self, source_width: int) -> int:
+        """A source width over the widest trained on, rounded up."""
+        return math.ceil(source_width / self.widths[-1][0])
 
-        A source k times as long as the longest one trained on costs about k² as much: such sources
-        are answered in smaller batches.
-        """
-        widths = [self.width(length, 0) for length in lengths]
-        for width in sorted(set(widths)):
-            own = np.flatnonzero(np.array(widths) == width)
-            beyond = math.ceil(width / max(w[0] for w in self.widths))
-            some = 1 if len(lengths) == 1 else max(size // beyond**2, 1)
-            for begin in range(0, len(own), some):
-                numbers = own[begin : begin + some]
-                yield width, numbers, np.resize(numbers, some)
-
-    def search(
-        self,
-        texts: Sequence[str],
-        first_symbols: Mapping[str, Sequence[int]],
-        policy: Policy,
-        *,
-        align: bool,
-        ensemble: bool,
-        seed: int,
-        numbers: Sequence[int],
-    ) -> Iterator[tuple[int, str, list[Hypotheses]]]:
-        """Answer texts: place of a text, arm, and the hypotheses of each seed (or of them all)."""
-        formatters = self.formatters
-        rows = {
-            arm: [formatter.source_ids(text) for text in texts]
-            for arm, formatter in formatters.items()
-        }
-        lengths = [len(row) for row in next(iter(rows.values()))]
-        key = seed_key(seed)
-        for width, places, filled in self.batches(lengths):
-            beyond = math.ceil(width / max(w[0] for w in self.widths))
-            most = beyond * (max(w[1] for w in self.widths) - 1)
-            own = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.array(numbers)[filled])
-            asked = {
-                arm: (
-                    fill([rows[arm][n] for n in filled], width, formatter.source.pad_id),
-                    np.array([first_symbols[arm][n] for n in filled], np.int32),
-                )
-                for arm, formatter in formatters.items()
-            }
-            program = search_program(self.programs, policy, most, align, ensemble)
-            for arm, answers in self._run(program, asked, own, ensemble):
-                for i, place in enumerate(places.tolist()):
-                    yield place, arm, [jax.tree.map(itemgetter(i), one) for one in answers]
-
-    def _run(
-        self, program: Any, asked: Mapping[str, Any], keys: Any, ensemble: bool
-    ) -> Iterator[tuple[str, list[Hypotheses]]]:
-        """Run a search on what every arm is asked; its seeds' results, or that of the ensemble."""
-        n = len(self.seeds)
-        if ensemble:
-            for i, arm in enumerate(self.runs):
-                own = jax.tree.map(lambda leaf, i=i: leaf[i * n : (i + 1) * n], self.params)
-                yield arm, [jax.device_get(program(own, *asked[arm], keys))]
-            return
-        mesh = self.programs.mesh
-        stacked = stack([asked[arm] for arm, _ in self.replicas], mesh)
-        answers = fetch(program(self.on_devices, *stacked, keys), len(self.replicas))
-        for i, arm in enumerate(self.runs):
-            yield arm, [jax.tree.map(itemgetter(i * n + k), answers) for k in range(n)]
-
-    def on_pairs(self, program: Any, questions: Questions) -> Any:
-        """Run a program of (params, examples) on pairs of every seed; ``[replicas, n, ...]``."""
+    def evaluate(self, questions: Questions) -> dict[str, Evaluation]:
+        """Greedy answers to the pairs of every seed, and their scores, by arm."""
         asked = {(arm, id(pairs)): pairs for arm in self.runs for pairs in questions[arm]}
-        laid_out = {key: self.formatters[key[0]].examples(pairs) for key, pairs in asked.items()}
-        longest = [max(x[side].shape[1] for x in laid_out.values()) for side in (0, 1)]
-        if next(iter(self.formatters.values())).row_widths is None:
-            widths = (self.width(longest[0], 0), self.width(longest[1], 1))
-            laid_out = {
-                key: self.formatters[key[0]].examples(pairs, widths) for key, pairs in asked.items()
-            }
-        rows = [laid_out[arm, id(pairs)] for arm in self.runs for pairs in questions[arm]]
-        n = len(rows[0].source)
-        size = 1 if n == 1 else BATCH
-        parts = []
-        for begin in range(0, n, size):
-            some = np.arange(begin, begin + size) % n  # the last batch is filled up
-            batch = stack(
-                [Examples(r.source[some], r.target[some]) for r in rows], self.programs.mesh
-            )
-            parts.append(fetch(program(self.on_devices, batch), len(rows)))
-        return jax.tree.map(lambda *x: np.concatenate(x, axis=1)[:, :n], *parts)
-
-    def by_arm(self, stacked: Any) -> dict[str, Any]:
-        """``[replicas, ...]`` to ``[seeds, ...]`` of every arm."""
+        rows = {
+            (arm, i): [self.formatters[arm].row(pair) for pair in pairs]
+            for (arm, i), pairs in asked.items()
+        }
+        lengths = {key: np.array([[*map(len, row)] for row in own]) for key, own in rows.items()}
+        longest = np.max([own.max(axis=0) for own in lengths.values()], axis=0)
+        target = max(self.width(int(longest[1]), 1), self.widths[-1][1])
+        bucket = Bucket(self.width(int(longest[0]), 0), target, BATCH)
+        splits = {
+            key: Split((), self.formatters[key[0]].filled(own, bucket[:2]), lengths[key])
+            for key, own in rows.items()
+        }
+        each = [splits[arm, id(pairs)] for arm in self.runs for pairs in questions[arm]]
+        found = evaluate(self.programs, self.on_devices, each, [bucket], BATCH)
         n = len(self.seeds)
         return {
-            arm: jax.tree.map(lambda x, i=i: x[i * n : (i + 1) * n], stacked)
+            arm: jax.tree.map(lambda x, i=i: x[i * n : (i + 1) * n], found)
             for i, arm in enumerate(self.runs)
         }
 
 
-def joined(first: Replicas, second: Replicas) -> Replicas:
-    """Two cohorts of the same arms as one."""
-    n, m = len(first.seeds), len(second.seeds)
-
-    def join(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-        a = a.reshape(len(first.runs), n, *a.shape[1:])
-        b = b.reshape(len(first.runs), m, *b.shape[1:])
-        both = np.concatenate([a, b], axis=1)
-        return both.reshape(-1, *both.shape[2:])
-
-    params = jax.tree.map(join, first.params, second.params)
-    mesh = make_mesh(len(first.runs) * (n + m))
-    programs = replace(first.programs, mesh=mesh)
-    seeds = first.seeds + second.seeds
-    return replace(first, seeds=seeds, params=params, programs=programs)
+def joined(
+    cohorts: Sequence[TrainedStack], arms: Collection[str], seeds: Collection[int]
+) -> TrainedStack:
+    """Some arms and seeds of stacks that have the same arms, as one stack."""
+    first, replicas = cohorts[0], [replica for own in cohorts for replica in own.replicas]
+    runs = {arm: run for arm, run in first.runs.items() if arm in arms}
+    rows = [
+        i
+        for wanted in runs
+        for i, (arm, seed) in enumerate(replicas)
+        if arm == wanted and seed in seeds
+    ]
+    if len(cohorts) == 1 and len(rows) == len(replicas):
+        return first  # with what it has on devices
+    params = jax.tree.map(lambda *x: np.concatenate(x)[rows], *(own.params for own in cohorts))
+    return TrainedStack(
+        runs,
+        {arm: first.formatters[arm] for arm in runs},
+        tuple(seed for own in cohorts for seed in own.seeds if seed in seeds),
+        first.widths,
+        replace(first.programs, mesh=make_mesh(len(rows))),
+        params,
+    )

@@ -1,8 +1,8 @@
 """Checkpoints: the only module that knows Orbax.
 
-A save is complete before the call returns, and atomic: a process killed while saving leaves the
-checkpoint before it as the latest. Each has its own number and a checksum of its content, so that a
-renamed one and a flipped bit are noticed.
+A save is complete when the call returns, and atomic: a process killed while saving leaves the
+checkpoint before it as the latest. Each holds its number and a checksum, which show a renamed
+checkpoint and a flipped bit.
 """
 
 import gc
@@ -66,15 +66,13 @@ def restore(directory: Path, number: int, like: T) -> T:
         lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place),
         {"state": like, "seal": _seal(0, ())},
     )
-    path = directory / str(number)
+    what = f"checkpoint {directory / str(number)} is damaged or of another run or version"
     remedy = (
         "choose another --workdir; where a crash damaged it, deleting that folder goes on from the "
         "checkpoint before it"
     )
-    what = f"checkpoint {path} is damaged or of another run or version"
-    loaded = jax.device_get(
-        _attempt(directory, lambda saved: saved.load(number, abstract), what, remedy)
-    )
+    loaded = _attempt(directory, lambda saved: saved.load(number, abstract), what, remedy)
+    loaded = jax.device_get(loaded)
     if not np.array_equal(loaded["seal"], _seal(number, loaded["state"])):
         raise UserError(f"{what} (it is not what was saved as {number}): {remedy}")
     return loaded["state"]
@@ -90,13 +88,11 @@ def _seal(number: int, state: object) -> np.ndarray:
 
 def _attempt(directory: Path, action: Callable[[Any], Any], what: str, remedy: str) -> Any:
     """Do something with the checkpoints of a folder; a failure becomes a UserError of one line."""
-    keep: Any = ocp.training.preservation_policies.LatestN(KEPT)
+    keep: Any = {"preservation_policy": ocp.training.preservation_policies.LatestN(KEPT)}
     threads = set(threading.enumerate())
     with _quiet():
         try:
-            with ocp.training.Checkpointer(
-                str(directory.absolute()), preservation_policy=keep
-            ) as checkpointer:
+            with ocp.training.Checkpointer(str(directory.absolute()), **keep) as checkpointer:
                 return action(checkpointer)
         except (MemoryError, PermissionError):
             raise  # says nothing about the checkpoint

@@ -1,5 +1,6 @@
 """Scoring a stack of replicas on a split: counts, answers, and the scores of their texts."""
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -10,8 +11,8 @@ from s2sjax.data.batches import Bucket, place
 from s2sjax.data.dataset import Split
 from s2sjax.data.rows import Examples, Formatter
 from s2sjax.data.words import WordVocabulary
-from s2sjax.train.metrics import EXACT_MATCH, Count, is_exact_match, ratio
-from s2sjax.train.replicas import fetch, stack
+from s2sjax.train.metrics import EXACT_MATCH, Count, is_exact_match
+from s2sjax.train.replicas import Programs, fetch, stack
 from s2sjax.train.textmetrics import bleu, text_scores
 
 POSITIONS = 100_000
@@ -19,61 +20,50 @@ POSITIONS = 100_000
 
 
 class Evaluation(NamedTuple):
-    """Scores of every replica on one split, on the host.
+    """Scores of every replica on one split, on the host."""
 
-    Attributes:
-        counts: by metric, arrays of one number a replica.
-        answers: the free-running answers as ids, ``[replicas, n, time]``.
-        right: which of them are right.
-    """
-
-    counts: Mapping[str, Count]
-    answers: Int[np.ndarray, "replicas n time"]
-    right: Bool[np.ndarray, "replicas n"]
+    counts: Mapping[str, Count]  # by metric, [replicas], or [replicas, positions]
+    answers: Int[np.ndarray, "replicas n time"]  # greedy, free-running
+    right: Bool[np.ndarray, "replicas n"]  # which of them are right
 
     def values(self, replica: int) -> dict[str, float]:
         """Every score of a replica; what has nothing to score is left out."""
         found = {}
         for metric, (right, of) in self.counts.items():
-            if right.ndim == 1:
-                found[metric] = ratio(float(right[replica]), float(of[replica]))
-                continue
-            for k, pair in enumerate(zip(right[replica], of[replica], strict=True), start=1):
-                found[f"{metric}_{k}"] = ratio(*map(float, pair))
-        return {metric: value for metric, value in found.items() if value is not None}
+            names = [metric]
+            if right.ndim == 2:
+                names = [f"{metric}_{k}" for k in range(1, right.shape[1] + 1)]
+            counts = zip(names, right[replica].flat, of[replica].flat, strict=True)
+            found |= {name: float(r) / float(n) for name, r, n in counts if n}
+        return found
 
 
 def evaluate(
-    programs: Any,
+    programs: Programs,
     params: Any,
     splits: Sequence[Split],
     buckets: Sequence[Bucket],
     batch_size: int,
     stop: Callable[[], bool] = lambda: False,
 ) -> Evaluation | None:
-    """Score every replica's parameters; None if asked to stop meanwhile.
+    """Score every replica's parameters; None if asked to `stop` meanwhile.
 
-    Args:
-        programs: those of the stack.
-        params: stacked parameters.
-        splits: the rows of each replica, of equal lengths.
-        buckets: widths, narrowest first; scores do not depend on them.
-        batch_size: rows scored at once.
-        stop: whether to stop.
+    Splits are the rows of each replica, of equal lengths. Scores do not depend on the buckets,
+    narrowest first, nor on the batch size.
     """
     replicas, n = len(splits), len(splits[0].lengths)
     limit = max(bucket.target for bucket in buckets) - 1
     answers = np.zeros((replicas, n, limit), np.int32)
     right = np.zeros((replicas, n), bool)
-    totals: dict[str, Count] = {}
-    of_row = place(splits[0].lengths, buckets)
+    parts: list[dict[str, Count]] = []
+    program, of_row = programs("evaluate", max_decode_len=limit), place(splits[0].lengths, buckets)
     for number, (source, target, _) in enumerate(buckets):
         rows = np.flatnonzero(of_row == number)
         if not len(rows):
             continue
         size = min(batch_size, len(rows))
         most = max(1, POSITIONS // (replicas * size * (source + target)))
-        batches = min(most, -(-len(rows) // size))
+        batches = min(most, math.ceil(len(rows) / size))
         for begin in range(0, len(rows), batches * size):
             if stop():
                 return None
@@ -85,29 +75,19 @@ def evaluate(
                 for s in splits
             ]
             weighted = [weights.astype(np.float32)] * replicas
-            mesh = programs.mesh
-            out = programs.evaluate(limit)(params, stack(examples, mesh), stack(weighted, mesh))
-            counts, free, correct = fetch(out, replicas)
+            arguments = (stack(part, programs.mesh) for part in (examples, weighted))
+            counts, free, correct = fetch(program(params, *arguments), replicas)
             answers[:, own] = free.reshape(replicas, -1, limit)[:, : len(own)]
             right[:, own] = correct.reshape(replicas, -1)[:, : len(own)]
-            for metric, count in counts.items():
-                _add(totals, metric, count)
-    if len(buckets) > 1:
-        totals = {metric: c for metric, c in totals.items() if not metric.endswith("/position")}
-    return Evaluation(totals, answers, right)
+            parts.append(counts)
 
+    def total(metric: str) -> Count:  # in float64: it does not depend on the batches of a call
+        each = zip(*(part[metric] for part in parts), strict=True)
+        return Count(*(sum(x.sum(axis=1, dtype=np.float64) for x in several) for several in each))
 
-def _add(totals: dict[str, Count], metric: str, count: Count) -> None:
-    """Add the counts of batches up, in float64: no sum depends on how many a call has.
-
-    Rows of narrower buckets have fewer positions, which are not counted then.
-    """
-    new = Count(*(np.asarray(x, np.float64).sum(axis=1) for x in count))
-    old = totals.get(metric)
-    if old is None:
-        totals[metric] = new
-    elif old.right.shape == new.right.shape:
-        totals[metric] = Count(old.right + new.right, old.of + new.of)
+    one = len(buckets) == 1  # else their rows differ in positions
+    counts = {m: total(m) for m in parts[0] if one or not m.endswith("/position")}
+    return Evaluation(counts, answers, right)
 
 
 def gold_symbols(formatter: Formatter, references: Sequence[str]) -> list[Int[np.ndarray, " time"]]:
@@ -123,13 +103,9 @@ def with_references(
     references: Sequence[Sequence[str]],
     replicas: slice,
 ) -> Evaluation:
-    """Count an answer as right that is any of several references.
+    """Count an answer as right that is any of the references of its row.
 
-    Args:
-        evaluation: of answers held against the first references.
-        formatter: how the replicas lay out their text.
-        references: of every row, all right answers.
-        replicas: which they are.
+    `evaluation` compared answers with the first references; `formatter` is that of the `replicas`.
     """
     right, answers = evaluation.right.copy(), evaluation.answers
     for row, several in enumerate(references):
@@ -137,28 +113,18 @@ def with_references(
             if len(gold) <= answers.shape[2]:
                 written = answers[replicas, row, : len(gold)]
                 gold = np.broadcast_to(gold, written.shape)
-                right[replicas, row] |= is_exact_match(
-                    written, gold, np.ones_like(gold, np.float32), formatter.target.unk_id
-                )
-    counts = dict(evaluation.counts)
-    counts[EXACT_MATCH] = Count(
-        right.sum(axis=1).astype(np.float64), np.full(len(right), right.shape[1], np.float64)
-    )
-    return Evaluation(counts, answers, right)
+                scored, unk_id = np.ones(gold.shape), formatter.target.unk_id
+                right[replicas, row] |= is_exact_match(written, gold, scored, unk_id)
+    exact = Count(right.sum(axis=1, dtype=np.float64), np.full(len(right), float(right.shape[1])))
+    return Evaluation({**evaluation.counts, EXACT_MATCH: exact}, answers, right)
 
 
 class Texts(NamedTuple):
-    """What a replica wrote, and what is right, as text.
+    """What a replica wrote, and what is right, as text."""
 
-    Attributes:
-        written: an answer to every row.
-        references: all right answers to it.
-        how: of `textmetrics`: whether symbols are words, and whether letter case counts.
-    """
-
-    written: Sequence[str]
-    references: Sequence[Sequence[str]]
-    how: Mapping[str, bool]
+    written: Sequence[str]  # an answer to every row
+    references: Sequence[Sequence[str]]  # all right answers to it
+    how: Mapping[str, bool]  # `words` and `lower_case` of `textmetrics`
 
     def scores(self) -> dict[str, float]:
         """BLEU, chrF and symbol error rate: see `textmetrics.text_scores`."""
@@ -174,7 +140,7 @@ class Texts(NamedTuple):
 def texts_of(
     formatter: Formatter, answers: Int[np.ndarray, "n time"], references: Sequence[Sequence[str]]
 ) -> Texts:
-    """Decoded ids and right answers as text, both as the target's vocabulary spells them."""
+    """Decoded ids and right answers as text, as the target's vocabulary spells them."""
     written = [
         formatter.read(ids, formatter.given(several[0]))
         for ids, several in zip(answers, references, strict=True)

@@ -62,14 +62,9 @@ def scores(
     eos_id: int,
     unk_id: int,
 ) -> dict[str, Count]:
-    """All accuracies of predicted symbols against gold ones.
+    """All accuracies of predicted symbols, forced or free-running, against gold ones.
 
-    Args:
-        predicted: the symbols a decoder chose, forced or free-running.
-        target: the gold symbols.
-        scored: 1 at real symbols of real examples, 0 at padding and filling rows.
-        eos_id: the end symbol; it counts in `all` and `exact_match` only.
-        unk_id: the symbol of what is unknown, never right.
+    `scored` is 1 at real symbols of real examples, 0 at padding and filling rows.
     """
     right = is_correct_token(predicted, target, unk_id)
     content = scored * (target != eos_id)
@@ -79,8 +74,3 @@ def scores(
         "exact_match": count(is_exact_match(predicted, target, scored, unk_id), scored.max(axis=1)),
         "position": Count((right * content).sum(axis=0), content.sum(axis=0)),
     }
-
-
-def ratio(right: float, of: float) -> float | None:
-    """A finished score; None where nothing was scored."""
-    return right / of if of else None

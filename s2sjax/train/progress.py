@@ -1,7 +1,6 @@
 """What a person at the terminal sees: a bar with time left, or plain lines where it is piped."""
 
 from collections.abc import Iterable, Sequence
-from types import TracebackType
 
 from rich.console import Console, RenderableType
 from rich.progress import (
@@ -18,7 +17,7 @@ RIGHT, WRONG = "☑", "☒"
 
 
 class _BarAboveScores(Progress):
-    """A bar over the full width, and below it the scores of its task's description."""
+    """A bar over the full width, and below it the scores: its task's description."""
 
     def get_renderables(self) -> Iterable[RenderableType]:
         yield self.make_tasks_table(self.tasks)
@@ -26,11 +25,7 @@ class _BarAboveScores(Progress):
 
 
 class EpochProgress:
-    """Progress over epochs; use it as a context manager.
-
-    Attributes:
-        console: where it is shown: a bar on a terminal that can, else lines.
-    """
+    """Progress over epochs, a bar on a terminal, else lines; use it as a context manager."""
 
     def __init__(self, console: Console, first: int, epochs: int):
         """Show epochs `first` + 1 to `epochs`."""
@@ -56,32 +51,24 @@ class EpochProgress:
         self._bar.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._bar.stop()
 
     def advance(self, epoch: int, scores: str | None) -> None:
-        """An epoch is done; `scores` is what to say of it, None when nothing is new.
+        """An epoch is done; `scores` are its scores in words, None when there are no new ones.
 
-        Lines are printed for epochs with scores, and for the first, which tells the time left.
+        Lines are printed for epochs with scores, and for the first, to show the time left.
         """
         self._bar.update(self._task, completed=epoch, description=scores)
         if not self._live and (scores or epoch == self._first + 1):
-            parts = (f"epoch {epoch}/{self._epochs}", scores, f"{self._left(epoch)} left")
+            elapsed = self._bar.get_time() - self._started
+            left = duration(elapsed / (epoch - self._first) * (self._epochs - epoch))
+            parts = (f"epoch {epoch}/{self._epochs}", scores, f"{left} left")
             self.console.print("  ".join(filter(None, parts)), soft_wrap=True, highlight=False)
 
     def move(self, epochs: float) -> None:
-        """So much is done, within an epoch too."""
+        """So many epochs are done, a fraction."""
         self._bar.update(self._task, completed=epochs)
-
-    def _left(self, epoch: int) -> str:
-        """Time left at the pace so far."""
-        elapsed = self._bar.get_time() - self._started
-        return duration(elapsed / (epoch - self._first) * (self._epochs - epoch))
 
     def show(self, rows: Iterable[tuple[str, str, Sequence[tuple[str, str, bool]]]]) -> None:
         """Print answered questions: (question, gold answer, [(arm, its answer, right), ...])."""

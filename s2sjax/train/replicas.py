@@ -1,14 +1,17 @@
 """Replicas: the functions of a single run, lifted over a stack of runs and over devices.
 
-A stack of R runs is the single run's pytree with a leading axis of R. The stack is split over the
-devices of a one-dimensional mesh; no device ever talks to another. A stack that the devices do not
-share evenly is filled up with copies of its first run. On an accelerator the replicas of a device
-are one `jax.vmap`. On a CPU they take turns inside the same program: the working set of one replica
-fits in the cache, that of ten does not (``experiments/speed.py`` times both).
+A stack of R runs is the single run's pytree with a leading axis of R. It is split over the devices
+of a one-dimensional mesh, which exchange nothing; copies of the first run fill it up so that each
+device has as many. On an accelerator the replicas of a device are one `jax.vmap`. On a CPU they run
+one after another inside the same program: the arrays of one replica fit in the cache, those of ten
+do not (``experiments/speed.py`` times both).
 """
 
+import math
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache, partial
 from typing import Any, TypeVar
 
 import jax
@@ -16,35 +19,31 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from s2sjax.train.step import Trainer
+
 T = TypeVar("T")
 
 AXIS = "replicas"
 
 CPU_OPTIONS = {"xla_cpu_prefer_vector_width": "512"}
-"""XLA's own choice is 256 bits; where a CPU has wider registers an update takes 6 % less time (two
-cores of Zen 5). Last digits may be others than without it: under jax 0.10 none was, in a whole run
-of ``peeky.py``; under 0.12 some are."""
+"""Instead of XLA's 256 bits: an update took 6 % less time on Zen 5. Last digits may differ."""
 
 
 def use_all_cores() -> None:
-    """Make a CPU show as many devices as it has cores; call before the first use of a device.
+    """Make a device of every CPU core, unless ``JAX_NUM_CPU_DEVICES`` is set; use float32.
 
-    The environment's ``JAX_NUM_CPU_DEVICES`` is left as it is. Accelerators are not affected.
-    Numbers are float32 whatever the environment says.
+    Call it before the first use of a device.
     """
     jax.config.update("jax_enable_x64", False)
     if "JAX_NUM_CPU_DEVICES" not in os.environ:
-        try:
-            cores = len(os.sched_getaffinity(0))  # those this process may use
-        except AttributeError:  # macOS does not have it
-            cores = os.cpu_count() or 1
-        jax.config.update("jax_num_cpu_devices", cores)
+        usable = getattr(os, "sched_getaffinity", lambda _: range(os.cpu_count() or 1))  # no macOS
+        jax.config.update("jax_num_cpu_devices", len(usable(0)))
 
 
 def make_mesh(replicas: int) -> Mesh:
     """A mesh of the devices that `replicas` runs need, at most one a device."""
-    turns = -(-replicas // len(jax.devices()))
-    devices = -(-replicas // turns)
+    turns = math.ceil(replicas / len(jax.devices()))
+    devices = math.ceil(replicas / turns)
     return jax.make_mesh(
         (devices,), (AXIS,), axis_types=(AxisType.Auto,), devices=jax.devices()[:devices]
     )
@@ -77,14 +76,11 @@ def lift(
     shared: int = 0,
     in_turns: bool | None = None,
 ) -> Any:
-    """A single run's function to one on stacks: compiled, split over the mesh.
+    """A single run's function, of pytrees of arrays, to a compiled one on stacks.
 
-    Args:
-        function: takes and gives pytrees of arrays.
-        mesh: from `make_mesh`.
-        donate: positions of arguments whose memory the result may take over.
-        shared: so many last arguments are the same for all runs, and not stacked.
-        in_turns: a device's replicas run one after another, else vmapped; None: on a CPU in turns.
+    The result may use the memory of the arguments `donate`; the last `shared` arguments are the
+    same for all runs, and not stacked. Replicas of a device run `in_turns`, one after another, or
+    are vmapped; None: in turns on a CPU.
     """
     cpu = mesh.devices.flat[0].platform == "cpu"
     if in_turns is None:
@@ -105,3 +101,27 @@ def lift(
 
     options = CPU_OPTIONS if cpu else None
     return jax.jit(mapped, donate_argnums=donate, compiler_options=options)
+
+
+@dataclass(frozen=True)
+class Programs:
+    """The methods of a trainer as programs of a stack; equal ones are compiled once."""
+
+    trainer: Trainer
+    mesh: Mesh
+
+    def __call__(self, method: str, **settings: Any) -> Any:
+        """A method of the trainer, lifted; `settings` are its keyword arguments, all static."""
+        return _program(self, method, **settings)
+
+
+DONATED = {"close_epoch": (0,), "train_chunk": (0, 1)}
+"""By method: arguments whose memory the result takes over."""
+SHARED = {"train_chunk": 2, "decode": 1}
+"""By method: how many last arguments are the same for all runs."""
+
+
+@lru_cache(maxsize=256)
+def _program(programs: Programs, method: str, **settings: Any) -> Any:
+    function = partial(getattr(programs.trainer, method), **settings)
+    return lift(function, programs.mesh, DONATED.get(method, ()), SHARED.get(method, 0))

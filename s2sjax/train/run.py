@@ -102,13 +102,9 @@ def scoring_buckets(run: Run) -> tuple[Bucket, ...]:
 
 
 def make_trainer(run: Run, formatter: Formatter | None = None, updates: int = 1) -> Trainer:
-    """The single run that the replicas of `run` are copies of.
+    """The program of a run; learning rate and chances to drop are left to the state.
 
-    Args:
-        run: the settings; learning rate and chances to drop are the state's, so that runs of one
-            program may differ in them.
-        formatter: its vocabularies, where they were saved.
-        updates: of the whole training.
+    `formatter` has its vocabularies, where they were saved; `updates` are those of all epochs.
     """
     formatter = formatter or run.formatter
     optimiser = replace(run.optim, learning_rate=1.0)
@@ -122,8 +118,7 @@ def make_trainer(run: Run, formatter: Formatter | None = None, updates: int = 1)
 def program_key(run: Run) -> dict[str, Any]:
     """All that decides which program `run` compiles to, as JSON values by name.
 
-    Runs of one key can be replicas of one stack: equal trainers, rows of equal shapes, equal
-    schedules.
+    Runs of one key can be replicas of one stack.
     """
     formatter = run.formatter
     optimiser = {k: v for k, v in to_json(run.optim).items() if k != "learning_rate"}

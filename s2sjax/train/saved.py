@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,9 +16,9 @@ from s2sjax.files import read_json, write_json
 from s2sjax.model.dropout import Rates
 from s2sjax.serial import from_json
 from s2sjax.train import checkpoint
-from s2sjax.train.answering import Replicas
-from s2sjax.train.loop import LoopState, Programs
-from s2sjax.train.replicas import make_mesh
+from s2sjax.train.answering import TrainedStack
+from s2sjax.train.loop import LoopState
+from s2sjax.train.replicas import Programs, make_mesh
 from s2sjax.train.run import Run, make_schedule, make_trainer, scoring_buckets
 from s2sjax.train.workdir import Workdir
 
@@ -26,23 +26,15 @@ VOCABULARIES = "vocabularies.json"
 
 
 class Entry(NamedTuple):
-    """One stack of a workdir.
+    """One stack of a workdir."""
 
-    Attributes:
-        folder: of its checkpoints.
-        forms: how each arm lays out its text.
-        seeds: of every arm.
-        widths: source and target widths that were trained on.
-        updates: of an epoch.
-    """
+    folder: str  # of its checkpoints
+    formatters: Mapping[str, Formatter]  # by arm
+    seeds: tuple[int, ...]  # of every arm
+    widths: tuple[tuple[int, int], ...]  # of `TrainedStack`
+    updates: int  # of an epoch
 
-    folder: str
-    formatters: Mapping[str, Formatter]
-    seeds: tuple[int, ...]
-    widths: tuple[tuple[int, int], ...]
-    updates: int
-
-    def load(self, workdir: Path, runs: Mapping[str, Run]) -> Replicas:
+    def load(self, workdir: Path, runs: Mapping[str, Run]) -> TrainedStack:
         """Restore its last checkpoint; raises UserError where there is none."""
         folder = workdir / "checkpoints" / self.folder
         last = checkpoint.latest(folder)
@@ -59,22 +51,14 @@ class Entry(NamedTuple):
         )
         params = checkpoint.restore(folder, last, like).state.scored
         programs = Programs(trainer, make_mesh(n))
-        return Replicas(own, self.formatters, self.seeds, self.widths, programs, params)
+        return TrainedStack(own, self.formatters, self.seeds, self.widths, programs, params)
 
 
-@runtime_checkable
-class _Stacked(Protocol):
-    """A stack that is about to be trained (`study.group.Group`)."""
+def write_vocabularies(workdir: Workdir, groups: Mapping[str, Any]) -> None:
+    """Write what `Trained.load` needs of every `study.group.Group`, by the name of its folder.
 
-    @property
-    def arms(self) -> Mapping[str, Run]: ...
-
-    @property
-    def seed_range(self) -> range: ...
-
-
-def write_vocabularies(workdir: Workdir, groups: Mapping[str, _Stacked]) -> None:
-    """Write what `Trained.load` needs; raises UserError where a run goes on with other ones."""
+    Raises UserError where a run goes on with vocabularies other than those it began with.
+    """
     known: list[dict[str, Any]] = []
 
     def number(vocabulary: Vocabulary) -> int:
@@ -84,17 +68,14 @@ def write_vocabularies(workdir: Workdir, groups: Mapping[str, _Stacked]) -> None
 
     stacks = []
     for folder, group in groups.items():
-        run = next(iter(group.arms.values()))
-        formatters = {arm: one.formatter for arm, one in group.arms.items()}
-        sides = {arm: [number(f.source), number(f.target)] for arm, f in formatters.items()}
-        seeds, schedule = group.seed_range, make_schedule(run)
+        formatters = {arm: run.formatter for arm, run in group.arms.items()}
         stacks.append({
             "folder": folder,
-            "arms": sides,
-            "text_widths": next(iter(formatters.values())).widths,
-            "seeds": [seeds.start, seeds.stop],
-            "widths": [list(bucket[:2]) for bucket in scoring_buckets(run)],
-            "updates": schedule.updates,
+            "arms": {arm: [number(f.source), number(f.target)] for arm, f in formatters.items()},
+            "text_widths": group.run.formatter.widths,
+            "seeds": [group.seed_range.start, group.seed_range.stop],
+            "widths": [list(bucket[:2]) for bucket in scoring_buckets(group.run)],
+            "updates": make_schedule(group.run).updates,
         })  # fmt: skip
     values = {"stacks": stacks, "vocabularies": known}
     path = workdir.path / VOCABULARIES

@@ -8,21 +8,23 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from jaxtyping import Array, Bool, Float, Int, Key, UInt
 
 from s2sjax.config import Optimiser, Training
 from s2sjax.data.batches import epoch_order
 from s2sjax.data.rows import Batch, Examples
 from s2sjax.data.vocab import NO_SYMBOL
-from s2sjax.model.decode import Decoded, Greedy, Policy, argmax, decode
+from s2sjax.model.beam import Beam, Beams, beam_search, tile
+from s2sjax.model.decode import Greedy, Sampling, argmax, decode
 from s2sjax.model.dropout import DropoutNoise, Noise, Rates, fold_in
-from s2sjax.model.seq2seq import DECODING, Seq2Seq, padding_mask
+from s2sjax.model.seq2seq import DECODING, Encoding, Seq2Seq, State, padding_mask
 from s2sjax.train.losses import token_losses, weighted_mean
 from s2sjax.train.metrics import Count, is_exact_match, scores
 from s2sjax.train.optimiser import step_size, transformation
 
 Params = Any
+Policy = Greedy | Sampling | Beam
+"""How answers are looked for."""
 
 _DRAWS = 2**31 - 1  # folded into the key; no epoch has this number
 _NOISE = 2**31 - 2  # a stream of an update's draws
@@ -34,46 +36,28 @@ def wrap(key: UInt[Array, " 2"]) -> Key[Array, ""]:
 
 
 class Best(flax.struct.PyTreeNode):
-    """The parameters with the best dev loss so far; replaced no more once a replica has stopped.
-
-    Attributes:
-        params: the parameters then.
-        loss: their dev loss, in nats per scored symbol.
-        stale: evaluations since, int32.
-    """
+    """The parameters with the best dev loss so far; fixed once a replica has stopped."""
 
     params: Params
-    loss: Any
-    stale: Any
+    loss: Any  # on dev, in nats per scored symbol
+    stale: Any  # evaluations since, int32
 
 
 class TrainState(flax.struct.PyTreeNode):
-    """All that changes while training; saved and restored as it is.
-
-    Attributes:
-        params: the model's parameters.
-        opt_state: the optimiser's moments.
-        learning_rate: the replica's own, so that runs of one program may differ in it.
-        rates: chances to drop, for the same reason; None where nothing is dropped.
-        key: what decides the order of batches and every draw, the data of a key: uint32 ``[2]``; it
-            never changes.
-        update: updates done, int32.
-        epoch: epochs done, int32.
-        best: what early stopping keeps, a `Best`, or None without it.
-    """
+    """All that changes while training, and the numbers in which runs of one program may differ."""
 
     params: Params
     opt_state: Any
     learning_rate: Any
-    rates: Rates
-    key: Any
-    update: Any
-    epoch: Any
-    best: Any
+    rates: Rates  # chances to drop
+    key: Any  # of the order of batches and of every draw: key data, uint32 [2], never changed
+    update: Any  # updates done, int32
+    epoch: Any  # epochs done, int32
+    best: Any  # `Best`, or None without early stopping
 
     @property
     def scored(self) -> Params:
-        """The parameters that are scored: with early stopping the best, once any were looked at."""
+        """The parameters to score: with early stopping the best, as soon as there are any."""
         if self.best is None or np.isinf(self.best.loss).all():
             return self.params
         return self.best.params
@@ -83,47 +67,43 @@ class TrainState(flax.struct.PyTreeNode):
 class Trainer:
     """The static half of a run: equal trainers compile to the same programs.
 
-    Attributes:
-        model: the encoder-decoder; chances to drop are the state's, not those of its settings.
-        optimiser: settings of Adam; the learning rate is the state's, not this one.
-        training: budget, forcing, smoothing, early stopping.
-        updates: of the whole training.
-        eos_id: the symbol that ends a target, or `vocab.NO_SYMBOL`.
-        unk_id: the symbol of what is unknown, never right; or `vocab.NO_SYMBOL`.
-        pad_id: the symbol that fills targets, never scored; or None.
+    Learning rate and chances to drop are those of the state; those of the settings are not used.
     """
 
     model: Seq2Seq
     optimiser: Optimiser
     training: Training
-    updates: int
-    eos_id: int
-    unk_id: int
-    pad_id: int | None
-
-    @property
-    def tx(self) -> optax.GradientTransformation:
-        """Gradients to updates of step size one."""
-        return transformation(self.optimiser)
+    updates: int  # of all epochs
+    eos_id: int  # ends a target; or `vocab.NO_SYMBOL`
+    unk_id: int  # stands for unknown symbols, never right; or `vocab.NO_SYMBOL`
+    pad_id: int | None  # fills targets, never scored
 
     def init(
         self, key: UInt[Array, " 2"], learning_rate: Float[Array, ""], rates: Rates
     ) -> TrainState:
-        """Initial parameters and an empty optimiser: a pure function of the key's data."""
-        init_key, order_key = jax.random.split(wrap(key))
-        ids = jnp.zeros((1, 2), jnp.int32)
+        """The state before the first update: a pure function of the key's data."""
+        init_key, run_key = jax.random.split(wrap(key))
+        ids, zero = jnp.zeros((1, 2), jnp.int32), jnp.int32(0)
         params = self.model.init(init_key, ids, ids)["params"]
-        stops = self.training.patience is not None
-        best = Best(params, jnp.float32(jnp.inf), jnp.int32(0)) if stops else None
-        start = jnp.int32(0)
-        order = jax.random.key_data(order_key)
-        return TrainState(
-            params, self.tx.init(params), learning_rate, rates, order, start, start, best
-        )
+        best = None
+        if self.training.patience is not None:
+            best = Best(params, jnp.float32(jnp.inf), zero)
+        moments, key = transformation(self.optimiser).init(params), jax.random.key_data(run_key)
+        return TrainState(params, moments, learning_rate, rates, key, zero, zero, best)
 
     def apply(self, params: Params, *arguments: Any, method: Any = None) -> Any:
         """Call the model, or one of its methods, with these parameters."""
         return self.model.apply({"params": params}, *arguments, method=method)
+
+    def encode(self, params: Params, source: Int[Array, "batch source_time"]) -> Encoding:
+        """Read sources."""
+        return self.apply(params, source, method=Seq2Seq.encode)
+
+    def step(
+        self, params: Params, state: State, token: Int[Array, " batch"], encoding: Encoding
+    ) -> tuple[State, Float[Array, "batch vocab"]]:
+        """Read a symbol: the decoder's state, and logits of the next one."""
+        return self.apply(params, state, token, encoding, method=Seq2Seq.step)
 
     def loss(
         self,
@@ -135,12 +115,8 @@ class Trainer:
     ) -> Float[Array, ""]:
         """Cross-entropy in nats per scored symbol of a batch, smoothed if the training is.
 
-        Args:
-            params: the model's parameters.
-            batch: examples and their weights.
-            key: decides what is dropped, and what is fed where gold symbols are not.
-            forcing: chance that a gold symbol is fed.
-            rates: chances to drop.
+        `key` draws what is dropped, and what is fed where gold symbols are not; `forcing` is the
+        chance that a gold symbol is fed.
         """
         source, target = batch.examples
         noisy = any(rate is not None for rate in rates)
@@ -163,10 +139,10 @@ class Trainer:
         forcing: Float[Array, ""] | float,
         noise: Noise = None,
     ) -> Float[Array, "batch target_time vocab"]:
-        """Logits where each fed symbol is gold with chance `forcing`, else the model's own draw.
+        """Logits where each symbol fed is gold with chance `forcing`, else the model's own draw.
 
-        Bengio et al. (2015), "Scheduled sampling": drawn for every token; no gradient goes through
-        a draw. The first symbol fed is always the target's.
+        Bengio et al. (2015), "Scheduled sampling". The choice is made for every symbol but the
+        first, which is gold; no gradient goes through a draw.
         """
         encoding = self.apply(params, source, noise, method=Seq2Seq.encode)
         theirs = fold_in(noise, DECODING)
@@ -210,7 +186,8 @@ class Trainer:
         loss, gradient = jax.value_and_grad(self.loss)(
             state.params, batch, draws, self.forcing(state.update), state.rates
         )
-        updates, opt_state = self.tx.update(gradient, state.opt_state, state.params)
+        adam = transformation(self.optimiser)
+        updates, opt_state = adam.update(gradient, state.opt_state, state.params)
         rate = state.learning_rate * step_size(self.optimiser, state.update, self.updates)
         params = jax.tree.map(lambda p, u: p + -rate * u, state.params, updates)
         state = state.replace(params=params, opt_state=opt_state, update=state.update + 1)
@@ -223,29 +200,18 @@ class Trainer:
     def train_chunk(
         self,
         state: TrainState,
-        losses: Float[Array, " updates"],
-        examples: Examples,
-        indices: Int[Array, "k rows"],
-        weights: Float[Array, "k rows"],
-        first: Int[Array, ""],
+        losses: Float[Array, " updates"],  # of this epoch; new ones are written in
+        examples: Examples,  # all training rows
+        indices: Int[Array, "k rows"],  # of the rows of every batch of the bucket
+        weights: Float[Array, "k rows"],  # 0 where a row only fills a batch
+        first: Int[Array, ""],  # number of the first batch
         count: Int[Array, ""],
         *,
-        widths: tuple[int, int],
+        widths: tuple[int, int],  # of the bucket
     ) -> tuple[TrainState, Float[Array, " updates"], Bool[Array, ""]]:
-        """Some updates of an epoch: one loop over batches of one bucket.
+        """One update with each of `count` batches of one bucket.
 
-        Args:
-            state: before them.
-            losses: of every update of this epoch so far, where they are put.
-            examples: rows that `indices` point into.
-            indices: rows of every batch of the bucket.
-            weights: of these rows.
-            first: number of the first batch.
-            count: batches.
-            widths: source and target width of the bucket.
-
-        Returns:
-            State and losses after them, and whether all parameters are finite.
+        Returns the new state and losses, and whether all parameters are finite.
         """
 
         def update(i, carry):
@@ -260,48 +226,68 @@ class Trainer:
         return state, losses, jnp.stack(finite).all()
 
     def close_epoch(self, state: TrainState, dev_loss: Float[Array, ""]) -> TrainState:
-        """Count the epoch; a dev loss (NaN: not evaluated) decides on early stopping."""
-        if state.best is not None:
-            state = state.replace(best=self.early_stopping(state, dev_loss))
-        return state.replace(epoch=state.epoch + 1)
+        """Count the epoch; early stopping keeps the parameters if their dev loss is the best.
 
-    def early_stopping(self, state: TrainState, dev_loss: Float[Array, ""]) -> Best:
-        """Early stopping: keep the parameters if they are the best, unless this run has stopped.
-
-        Stopped runs ride on until all have stopped, so that what a run gets does not depend on the
-        stack it is in.
+        A dev loss of NaN was not evaluated. Replicas that have stopped train on until all have, and
+        keep what they had: it does not depend on the stack.
         """
-        best = state.best
-        evaluated = ~jnp.isnan(dev_loss)
-        running = evaluated & (best.stale < self.training.patience)
-        better = running & (dev_loss < best.loss)
-        keep = partial(jax.tree.map, lambda new, old: jnp.where(better, new, old))
-        stale = jnp.where(better, 0, best.stale + running)
-        return Best(keep(state.params, best.params), keep(dev_loss, best.loss), stale)
+        if (best := state.best) is not None:
+            running = ~jnp.isnan(dev_loss) & (best.stale < self.training.patience)
+            better = running & (dev_loss < best.loss)
+            keep = partial(jax.tree.map, lambda new, old: jnp.where(better, new, old))
+            stale = jnp.where(better, 0, best.stale + running)
+            best = Best(keep(state.params, best.params), keep(dev_loss, best.loss), stale)
+        return state.replace(best=best, epoch=state.epoch + 1)
 
     def decode(
         self,
         params: Params,
         examples: Examples,
-        policy: Policy,
         keys: Key[Array, " batch"],
+        *,
+        policy: Policy,
         max_decode_len: int,
-    ) -> Decoded:
-        """Free-running answers to a batch: each starts from its target's first symbol alone."""
-        encoding = self.apply(params, examples.source, method=Seq2Seq.encode)
+        align: bool = False,
+    ) -> Beams:
+        """Free-running answers, best first, one a row but for a `Beam`.
+
+        Each starts from its target's first symbol alone. `keys` decide what is drawn; with `align`
+        the attention weights of each step are collected.
+        """
+        encoding = self.encode(params, examples.source)
+        carry, start = encoding.initial_state, examples.target[:, 0]
+        settings: Any = {"eos_id": self.eos_id, "max_decode_len": max_decode_len}
+        if align:
+            settings["collect"] = self.alignment
+        if isinstance(policy, Beam):
+            encoding = tile(encoding, policy.size)
 
         def step(carry, token):
-            return self.apply(params, carry, token, encoding, method=Seq2Seq.step)
+            return self.step(params, carry, token, encoding)
 
-        return decode(
-            step,
-            encoding.initial_state,
-            examples.target[:, 0],
-            policy=policy,
-            eos_id=self.eos_id,
-            max_decode_len=max_decode_len,
-            keys=keys,
+        if isinstance(policy, Beam):
+            return beam_search(step, carry, start, beam=policy, **settings)
+        one = decode(step, carry, start, policy=policy, keys=keys, **settings)
+        found = Beams(one.tokens, one.log_probs, one.log_probs.sum(axis=1), one.collected)
+        return jax.tree.map(lambda x: x[:, None], found)
+
+    def alignment(self, state: State) -> Any:
+        """The attention weights of the last step."""
+        return state.alignment
+
+    def forced(
+        self, params: Params, examples: Examples, *, align: bool
+    ) -> tuple[Float[Array, " n"], Float[Array, "n predicted source"] | None]:
+        """Log probability of each target, and the attention weights of its steps if asked for."""
+        source, target = examples
+        logits, alignment = self.apply(
+            params,
+            self.encode(params, source),
+            target[:, :-1],
+            method=Seq2Seq.decode_forced_with_alignment,
         )
+        losses = token_losses(logits, target[:, 1:]) * self.scored(target, jnp.ones(len(target)))
+        return -losses.sum(axis=1), alignment if align else None
 
     def evaluate(
         self,
@@ -311,16 +297,9 @@ class Trainer:
         *,
         max_decode_len: int,
     ) -> tuple[dict[str, Count], Int[Array, "k rows time"], Bool[Array, "k rows"]]:
-        """Every score of `metrics` on some batches.
+        """Every score of `metrics` on batches ``[k, rows, time]``.
 
-        Args:
-            params: the model's parameters.
-            examples: batches, ``[k, rows, time]``.
-            weights: 0 where a row only fills a batch.
-            max_decode_len: most symbols of a free-running answer.
-
-        Returns:
-            Counts of each batch by metric, greedy free-running answers, and which are right.
+        Returns counts of each batch by metric, greedy free-running answers, and which are right.
         """
 
         def score(_, batch):
@@ -329,7 +308,8 @@ class Trainer:
             logits = self.apply(params, source, target[:, :-1])
             losses = token_losses(logits, target[:, 1:])
             keys = jax.random.split(jax.random.key(0), source.shape[0])  # greedy draws nothing
-            free = self.decode(params, batch.examples, Greedy(), keys, max_decode_len).tokens
+            greedy: Any = {"policy": Greedy(), "max_decode_len": max_decode_len}
+            free = self.decode(params, batch.examples, keys, **greedy).tokens[:, 0]
             shown = free[:, : target.shape[1] - 1]
             ids = (self.eos_id, self.unk_id)
             counts = {"loss": Count((losses * scored).sum(), scored.sum())}
@@ -349,6 +329,7 @@ def take(
     weight: Float[Array, " rows"],
     widths: tuple[int, int],
 ) -> Batch:
-    """Gather a batch of some widths."""
-    rows = zip(examples, widths, strict=True)
-    return Batch(Examples(*(side[indices, :width] for side, width in rows)), weight)
+    """Gather a batch of these widths."""
+    source, target = widths
+    rows = Examples(examples.source[indices, :source], examples.target[indices, :target])
+    return Batch(rows, weight)

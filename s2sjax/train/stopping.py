@@ -1,9 +1,8 @@
 """Asking a run to stop: Ctrl-C, SIGTERM, SIGHUP.
 
-Signals are read by a thread of their own, because the main thread cannot be reached while a program
-compiles. While a run trains, the first signal is a request: the loop saves and ends. If the loop
-does not notice it soon, or a second signal comes, the process ends at once. No checkpoint is harmed
-by that.
+A thread reads the signals, because the main thread handles none while a program compiles. While a
+run trains, the first signal is a request: the loop saves and ends. If the loop does not notice it
+soon, or a second signal comes, the process ends at once. That harms no checkpoint.
 """
 
 import os
@@ -21,14 +20,10 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Stop:
-    """Whether a signal has asked to stop.
-
-    Attributes:
-        signal: its number, or None.
-    """
+    """Whether a signal has asked to stop."""
 
     def __init__(self) -> None:
-        self.signal: int | None = None
+        self.signal: int | None = None  # its number
         self._training = False
         self._arrived = threading.Event()
         self._timer: threading.Timer | None = None
@@ -57,9 +52,8 @@ class Stop:
             end(number, "stopped")
         if self.signal is not None:
             end(number, "stopped at once")
-        self._timer = threading.Timer(
-            GRACE, end, (number, "stopped while a program compiled or ran")
-        )
+        busy = (number, "stopped while a program compiled or ran")
+        self._timer = threading.Timer(GRACE, end, busy)
         self._timer.daemon = True
         self._timer.start()
         self.signal = number

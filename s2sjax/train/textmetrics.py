@@ -1,7 +1,7 @@
 """Scores of whole corpora of text, on the host: BLEU, chrF, edit distance.
 
-A hypothesis is a string, and it is held against one or more references. Edit distances are
-rapidfuzz's, BLEU and chrF sacrebleu's.
+A hypothesis is a string, compared with one or more references. Edit distances are rapidfuzz's, BLEU
+and chrF sacrebleu's.
 """
 
 from collections.abc import Sequence
@@ -14,27 +14,22 @@ from s2sjax.extras import require
 References = Sequence[Sequence[str]]
 """All right answers to every hypothesis, at least one each."""
 
-TEXT_METRICS = ("BLEU", "chrF", "symbol_error_rate")
-
 
 def text_scores(
     hypotheses: Sequence[str], references: References, *, words: bool, lower_case: bool
 ) -> dict[str, float]:
     """BLEU and chrF, 0 to 100, and the symbol error rate, a fraction.
 
-    Args:
-        hypotheses: what was written.
-        references: what is right.
-        words: symbols are words, and the text was cut into them before: BLEU takes them as they
-            are. Else sacrebleu cuts ("13a"), and error rates are of characters.
-        lower_case: letter case does not count.
+    With `words`, symbols are words and blanks separate them: BLEU takes them as they are. Else
+    sacrebleu cuts ("13a"), and error rates are of characters. With `lower_case`, letter case does
+    not count in BLEU and chrF (character n-grams, n up to 6, beta 2: Popović, 2015).
 
-    Raises:
-        UserError: there is nothing to score, or the extra `text` is not installed.
+    Raises UserError where there is nothing to score, or the extra `text` is not installed.
     """
+    chrf = require("sacrebleu.metrics").CHRF(lowercase=lower_case)
     return {
         "BLEU": bleu(hypotheses, references, words=words, lower_case=lower_case),
-        "chrF": _corpus_score(_chrf(lower_case), hypotheses, references),
+        "chrF": _corpus_score(chrf, hypotheses, references),
         "symbol_error_rate": error_rate(hypotheses, references, words=words),
     }
 
@@ -43,16 +38,9 @@ def bleu(
     hypotheses: Sequence[str], references: References, *, words: bool, lower_case: bool
 ) -> float:
     """BLEU of a corpus, 0 to 100 (Papineni et al., 2002; Post, 2018)."""
-    return _corpus_score(_bleu(words, lower_case), hypotheses, references)
-
-
-def signatures(words: bool, lower_case: bool, references: int = 1) -> dict[str, str]:
-    """How sacrebleu takes its scores: scores compare only where signatures are equal."""
-    found = {}
-    for name, metric in {"BLEU": _bleu(words, lower_case), "chrF": _chrf(lower_case)}.items():
-        metric.corpus_score(["a"], [["a"]] * references)
-        found[name] = str(metric.get_signature())
-    return found
+    tokenize = "none" if words else "13a"
+    metric = require("sacrebleu.metrics").BLEU(lowercase=lower_case, tokenize=tokenize, force=True)
+    return _corpus_score(metric, hypotheses, references)
 
 
 def error_rate(hypotheses: Sequence[str], references: References, *, words: bool) -> float:
@@ -60,14 +48,7 @@ def error_rate(hypotheses: Sequence[str], references: References, *, words: bool
 
     The sum of Levenshtein distances over the sum of reference lengths, so it can be above 1. Of
     several references the nearest counts, with its length; of equally near ones the longest.
-
-    Args:
-        hypotheses: what was written.
-        references: what is right.
-        words: symbols are what blanks separate (word or phone error rate), else characters.
-
-    Raises:
-        UserError: the counts differ, or all references are empty.
+    Raises UserError where the counts differ, or all references are empty.
     """
     distance = require("rapidfuzz.distance").Levenshtein.distance
     cut = str.split if words else list
@@ -82,18 +63,8 @@ def error_rate(hypotheses: Sequence[str], references: References, *, words: bool
     return edits / length
 
 
-def _bleu(words: bool, lower_case: bool) -> Any:
-    metrics = require("sacrebleu.metrics")
-    return metrics.BLEU(lowercase=lower_case, tokenize="none" if words else "13a", force=True)
-
-
-def _chrf(lower_case: bool) -> Any:
-    """Character n-gram F-score, n up to 6, beta 2 (Popović, 2015)."""
-    return require("sacrebleu.metrics").CHRF(lowercase=lower_case)
-
-
 def _corpus_score(metric: Any, hypotheses: Sequence[str], references: References) -> float:
-    """What sacrebleu says; it wants the first reference of every item, the second, ..."""
+    """A score of sacrebleu, which takes the first reference of every item, then the second, ..."""
     _refuse_unequal(hypotheses, references)
     streams = [list(stream) for stream in zip_longest(*references)]
     return float(metric.corpus_score(list(hypotheses), streams).score)
