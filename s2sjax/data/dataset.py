@@ -5,12 +5,13 @@ from array import array
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 from jaxtyping import Int
 
+from s2sjax import serial
 from s2sjax.config import Text
 from s2sjax.data.rows import Examples, Formatter
 from s2sjax.data.sampling import HELD_OUT_SEED
@@ -92,6 +93,32 @@ def _vocabulary(task: TaskConfig, text: Text, side: int) -> Vocabulary:
         return WordVocabulary.build(texts, rules, min_count=text.min_count, max_size=size)
     kind = SubwordVocabulary if unit == "subwords" else CharacterVocabulary
     return kind.build(texts, min_count=text.min_count, max_size=size)
+
+
+def load_vocabulary(values: Any, where: str = "the vocabulary") -> Vocabulary:
+    """The vocabulary of which `Vocabulary.to_json` gave `values`, with equal ids.
+
+    Raises UserError for values that are damaged; `where` names their file.
+    """
+    try:
+        match values:
+            case {"kind": "characters", "characters": str(characters), "specials": specials}:
+                return CharacterVocabulary(characters, _strings(specials))
+            case {"kind": "words", "words": words, "rules": rules}:
+                rules = serial.from_json(Rules, rules, f"{where} is damaged: rules")
+                return WordVocabulary(_strings(words), rules)
+            case {"kind": "subwords", "merges": list(merges)}:
+                pairs = tuple((left, right) for left, right in map(_strings, merges))
+                return SubwordVocabulary(pairs)
+    except ValueError as error:
+        raise UserError(f"{where} is damaged: {error}") from error
+    raise UserError(f"{where} is damaged: it has no characters, words or subwords")
+
+
+def _strings(values: Any) -> tuple[str, ...]:
+    if isinstance(values, list) and all(isinstance(value, str) for value in values):
+        return tuple(values)
+    raise ValueError(f"{str(values)[:80]} is no list of strings")
 
 
 def lay_out(formatter: Formatter, pairs: Iterable[tuple[str, str]]) -> Split:
