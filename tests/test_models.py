@@ -466,7 +466,7 @@ def test_bfloat16_and_unrolling_give_nearly_the_same_logits():
 @pytest.mark.parametrize(
     ("settings", "says"),
     [
-        ({"attend": "feeding"}, "Model.attend feeding needs Model.attention"),
+        ({"attend": "feeding"}, "Model.attend 'feeding' needs Model.attention"),
         ({"attention": "dot", "peeky": True}, "another view"),
         ({"attention": "dot", "decoder": "repeat"}, "another view"),
         ({"decoder_init": "zero"}, "no source"),

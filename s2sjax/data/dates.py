@@ -23,9 +23,8 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from s2sjax import extras
 from s2sjax.data.sampling import Pairs, leak_free, quoted, require_enough, split_sizes
-from s2sjax.errors import UserError, check_range
+from s2sjax.errors import UserError, check_range, require
 
 STYLES = ("full", "long", "medium", "short")  # CLDR's, of every locale; the rest are skeletons
 YEAR = "0000"  # stands for the year in a text of any year
@@ -64,7 +63,7 @@ def unambiguous_patterns(locales: tuple[str, ...], formats: tuple[str, ...]) -> 
     Raises UserError for a locale or format that does not exist, a locale that has no pattern left,
     and where Babel is not installed.
     """
-    babel = extras.require("babel")
+    babel = require("babel")
     known = {}
     for name in locales:
         try:
@@ -124,7 +123,7 @@ def _patterns(locale: Any, formats: tuple[str, ...]) -> list[Pattern]:
 @cache
 def _field(locale: Any, name: str, part: int) -> dict[int, str]:
     """How a locale writes a field, such as MMMM, for every month, day or weekday."""
-    babel = extras.require("babel.dates")
+    babel = require("babel.dates")
     samples = {(day.month, day.day, day.weekday())[part]: day for day in _DAYS}
     written = {value: babel.DateTimeFormat(day, locale)[name] for value, day in samples.items()}
     return {value: re.sub(r"\s", " ", text) for value, text in written.items()}

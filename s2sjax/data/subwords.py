@@ -12,8 +12,7 @@ from functools import cached_property
 from typing import Any
 
 from s2sjax.data.vocab import SPECIALS, Vocabulary, visible
-from s2sjax.errors import UserError
-from s2sjax.extras import require
+from s2sjax.errors import UserError, require
 
 _VISIBLE = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), 256)]
 _INVISIBLE = [byte for byte in range(256) if byte not in _VISIBLE]
