@@ -1,4 +1,4 @@
-"""What a task is: settings that make pairs of strings, split without leaks."""
+"""A task: settings that make pairs of strings, split without leaks."""
 
 from collections.abc import Iterable, Mapping
 from typing import Protocol, runtime_checkable
@@ -18,14 +18,11 @@ TaskConfig = Addition | Toy | Dates | Sentences
 
 @runtime_checkable
 class Task(Protocol):
-    """What every task offers, also one from outside this package: a frozen dataclass of settings.
-
-    Sizes that cannot be raise UserError when it is built; files and packages when first used.
-    """
+    """A task, also one of your own: a frozen dataclass of settings with these members."""
 
     @property
     def sizes(self) -> Mapping[str, int] | None:
-        """How many pairs every split has; None where only the files tell: all seeds share them."""
+        """Pairs of every split; None where files decide, and all seeds share the pairs."""
 
     @property
     def characters(self) -> str | None:
@@ -41,10 +38,10 @@ class Task(Protocol):
 
     @property
     def questions(self) -> str:
-        """What is asked, in words."""
+        """The questions, in words."""
 
     def pinned(self) -> "Task":
-        """The task with the hash of its files' content; itself where it reads none."""
+        """The task with the hash of its files' content, if it reads files."""
 
     def pairs(self, key: jax.Array) -> Mapping[str, Iterable[tuple[str, str]]]:
         """Pairs of the splits train, dev and test: a pure function of the settings and the key."""
