@@ -219,7 +219,7 @@ IMPOSSIBLE = [
     ),
     (
         lambda: Run(LETTERS, Text(start="first_target")).formatter,
-        "Text.start first_target leaves nothing to predict of one symbol",
+        "Text.start 'first_target' needs answers of more than one symbol",
     ),
 ]  # fmt: skip
 

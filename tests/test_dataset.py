@@ -123,10 +123,10 @@ def test_no_text_of_a_task_is_unknown():
 
 def test_what_has_no_width_cannot_be_justified_and_one_symbol_cannot_be_given():
     for side in ("source", "target"):
-        message = f"Text.{side}_justify needs a task whose max_length strings are known"
+        message = f"Text.{side}_justify needs a task with a known longest string"
         with pytest.raises(UserError, match=message):
             make_formatter(Drawn(), Text(**{f"{side}_justify": "right"}))
-    with pytest.raises(UserError, match="leaves nothing to predict of one symbol"):
+    with pytest.raises(UserError, match="needs answers of more than one symbol"):
         make_formatter(Toy(max_length=1, train=1, dev=1, test=1), Text(start="first_target"))
 
 

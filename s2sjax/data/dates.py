@@ -132,7 +132,7 @@ def names(listed: str) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class Dates:
-    """Dates of many languages to ISO: '3 de março de 2020' -> '2020-03-03'; no date occurs twice."""
+    """Distinct dates of many languages to ISO: '3 de março de 2020' -> '2020-03-03'."""
 
     locales: str = "en_US,en_GB,de,fr,es,it,pt,nl,sv,da,fi,pl,cs,hu,tr,el,ru"
     """CLDR's names of locales, with commas between them; all are equally likely."""
