@@ -18,27 +18,18 @@ TaskConfig = Addition | Toy | Dates | Sentences
 
 @runtime_checkable
 class Task(Protocol):
-    """A task, also one of your own: a frozen dataclass of settings with these members."""
+    """A task, also one of your own: a frozen dataclass of settings with these members.
 
-    @property
-    def sizes(self) -> Mapping[str, int] | None:
-        """Pairs of every split; None where files decide, and all seeds share the pairs."""
+    What only the pairs tell is None.
+    """
 
-    @property
-    def characters(self) -> str | None:
-        """All characters of its strings; None where only the pairs tell."""
-
-    @property
-    def source_width(self) -> int | None:
-        """Characters of the longest source; None where only the pairs tell."""
-
-    @property
-    def target_width(self) -> int | None:
-        """Characters of the longest target; None where only the pairs tell."""
-
-    @property
-    def questions(self) -> str:
-        """The questions, in words."""
+    questions: str  # in words, such as "dates"
+    sizes: (
+        Mapping[str, int] | None
+    )  # pairs of every split; None: from files, the same for all seeds
+    characters: str | None  # of all strings
+    source_width: int | None  # characters of the longest source
+    target_width: int | None  # characters of the longest target
 
     def pinned(self) -> "Task":
         """The task with the hash of its files' content, if it reads files."""

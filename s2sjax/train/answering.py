@@ -121,7 +121,7 @@ def align_program(programs: Programs) -> Any:
     def run(params: Params, examples: Examples) -> Float[Array, "n target_time source_time"]:
         encoding = apply(params, examples.source, method=Seq2Seq.encode)
         target_in = examples.target[:, :-1]
-        return apply(params, encoding, target_in, method=Seq2Seq.decode_forced_with_alignment)[1]
+        return apply(params, encoding, target_in, method=Seq2Seq.decode_forced)[1]
 
     return lift(run, programs.mesh)
 
