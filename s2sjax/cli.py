@@ -24,10 +24,7 @@ OPTIONS |= {"Text": "text", "Model": "model", "Optimiser": "optim", "Training": 
 
 
 def parse_preset(description: str, commands: Mapping[str, tuple[str, Any]]) -> Any:
-    """Read `PRESET [--setting value ...]`: the preset's settings, changed; errors as `parse`.
-
-    `commands` is ``{preset: (what it is, a dataclass of its settings)}``.
-    """
+    """Read `PRESET [--setting value ...]`; `commands` is ``{preset: (description, settings)}``."""
     script, name, *rest = [*sys.argv, ""][: max(2, len(sys.argv))]
     script = Path(script).name
     if name in commands:
@@ -42,10 +39,7 @@ def parse_preset(description: str, commands: Mapping[str, tuple[str, Any]]) -> A
 
 
 def parse(kind: type[T], description: str, **settings: Any) -> T:
-    """Read the settings of the dataclass `kind` from the command line with `tyro.cli`.
-
-    Raises UserError for a command line that cannot be used; says what is wrong in one line.
-    """
+    """Read the settings of the dataclass `kind` from the command line; wrong ones are UserError."""
     stderr, config = io.StringIO(), (tyro.conf.AvoidSubcommands,)
     try:
         with contextlib.redirect_stderr(stderr):
@@ -57,10 +51,7 @@ def parse(kind: type[T], description: str, **settings: Any) -> T:
 
 
 def _one_line(framed: str, program: str) -> str:
-    """What is wrong, and what may have been meant, of the sections that tyro frames.
-
-    The first is a title, or empty where the title stands in the frame; rules are between them.
-    """
+    """One line of tyro's framed sections: a title, what is wrong, and what may have been meant."""
     plain = re.sub(r"\x1b\[[0-9;]*m|│", "", framed)
     _, wrong, *others = [*re.split(r"(?m)^.*[─-]{5,}.*$", plain), ""]
     parts = [" ".join(wrong.split()).rstrip(".")]
@@ -69,19 +60,18 @@ def _one_line(framed: str, program: str) -> str:
 
 
 def make_console() -> Console:
-    """The terminal, or a stream of plain lines wide enough for tables."""
+    """The terminal, or plain lines wide enough for tables."""
     return Console(width=None if sys.stdout.isatty() else 120)
 
 
 def main(body: Callable[[], None]) -> NoReturn:
-    """Run a script's body; what the user can mend ends in one line on stderr and exit code 2.
+    """Run a script's body; an error that the user can fix is one line on stderr and exit code 2.
 
-    Ctrl-C and SIGTERM end with a shell's codes, 130 and 143. A character that the terminal's
-    encoding lacks is shown as '?'.
+    Ctrl-C and SIGTERM end with a shell's codes, 130 and 143.
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")
+            stream.reconfigure(errors="replace")  # '?' for what the terminal's encoding lacks
     try:
         body()
     except UserError as error:
@@ -96,7 +86,7 @@ def main(body: Callable[[], None]) -> NoReturn:
         if "RESOURCE_EXHAUSTED" not in str(error) and "out of memory" not in str(error).lower():
             raise
         _end("error: this does not fit into the device's memory: choose smaller sizes", 2)
-    except BrokenPipeError:  # whoever read has seen enough
+    except BrokenPipeError:  # the reader, such as head, has ended
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(128 + signal.SIGPIPE)
     except OSError as error:
@@ -106,7 +96,7 @@ def main(body: Callable[[], None]) -> NoReturn:
 
 
 def _with_options(message: str) -> str:
-    """Settings as the command line names them: 'Model.hidden_size' to '--model.hidden-size'."""
+    """Name settings as the command line does: 'Model.hidden_size' to '--model.hidden-size'."""
     named = rf"\b({'|'.join(OPTIONS)})\.(\w+)"
     return re.sub(named, lambda m: f"--{OPTIONS[m[1]]}.{m[2].replace('_', '-')}", message)
 

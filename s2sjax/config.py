@@ -1,7 +1,6 @@
 """Every setting of a run: frozen dataclasses, validated when built.
 
-A config decides shapes and programs; a seed decides everything random. Both together decide every
-number a run produces.
+A config decides shapes and programs, a seed decides everything random.
 """
 
 from dataclasses import dataclass
@@ -29,30 +28,30 @@ class Text:
     target_unit: Unit = "characters"
     """What a symbol of the target is."""
     source_order: Annotated[SourceOrder, tyro.conf.Suppress] = "forward"
-    """Order of the source's symbols. digits_reversed: each operand's digits, the operands stay;
-    operands_swapped: the last operand first; doubled: the source twice, in its order. Set by the
-    arms of an experiment, so it is no option of the command line."""
+    """Order of the source's symbols. digits_reversed: the digits of each operand are reversed;
+    operands_swapped: the last operand comes first; doubled: the source comes twice. The arms of an
+    experiment set it, so it is no option of the command line."""
     target_order: Literal["forward", "reversed"] = "forward"
     """Order of the target's symbols: reversed writes the last one first."""
     source_justify: Justify | None = None
-    """right: sources are filled with spaces on the left to full width, left: on the right. Such a
-    space is an ordinary character. None: rows are filled with padding, which is never read."""
+    """right: spaces on the left fill sources to full width; left: spaces on the right. Such a space
+    is an ordinary character. None: padding fills rows, and the encoder never reads it."""
     target_justify: Justify | None = None
     """The same for targets; spaces are predicted and scored, padding is not."""
     justify_when: Literal["before", "after"] = "before"
-    """before: the justified string is put in its order, so that spaces move with it (the notebook,
-    Keras, Saitoh). after: the order first, so that spaces stay on their side."""
+    """before: justify, then reorder, so that spaces move too (the notebook, Keras, Saitoh). after:
+    reorder, then justify, so that spaces stay on their side."""
     mask_spaces: bool = False
-    """The encoder skips the spaces that justification wrote, as it always skips padding."""
+    """The encoder skips the spaces of justified sources, as it skips padding."""
     lag: int = 0
-    """Spaces between the source and its end: time that passes without information."""
+    """Spaces between the source and its end: steps without information."""
     source_eos: bool = True
     """End the source with the end-of-sequence symbol, after any reversal."""
     target_eos: bool = True
     """End the target with the end-of-sequence symbol; False: every target has full width."""
     start: Literal["bos", "first_target", "nothing"] = "bos"
-    """bos: decoding starts from the begin symbol. first_target: the answer's first symbol is given
-    to the decoder and never predicted. nothing: the decoder reads no symbols (repeat)."""
+    """What the decoder reads first. bos: the begin symbol. first_target: the answer's first symbol,
+    which is never predicted. nothing: it reads no symbols (Model.decoder repeat)."""
     cut: Literal["punctuation", "whitespace"] = "punctuation"
     """Where words are cut: around every punctuation mark as well, or at whitespace only."""
     lower_case: bool = True
@@ -73,21 +72,22 @@ class Text:
             unit = getattr(self, f"{side}_unit")
             check_range(260 if unit == "subwords" else 5, self, f"{side}_size")
             if unit != "characters" and getattr(self, f"{side}_justify"):
-                raise UserError(f"Text.{side}_justify writes spaces: it needs characters")
+                raise UserError(f"Text.{side}_justify needs Text.{side}_unit 'characters'")
         of_digits = self.source_order in ("digits_reversed", "operands_swapped")
         if self.source_unit != "characters" and (self.lag or of_digits):
-            what = "lag" if self.lag else f"source_order {self.source_order}"
-            raise UserError(f"Text.{what} needs Text.source_unit characters")
+            what = "lag" if self.lag else f"source_order '{self.source_order}'"
+            raise UserError(f"Text.{what} needs Text.source_unit 'characters'")
         if self.mask_spaces and not self.source_justify:
-            raise UserError("Text.mask_spaces needs Text.source_justify: nothing else writes them")
+            raise UserError("Text.mask_spaces needs Text.source_justify")
         if self.justify_when == "after" and not (self.source_justify or self.target_justify):
-            raise UserError("Text.justify_when needs a justified side")
+            needed = "Text.source_justify or Text.target_justify"
+            raise UserError(f"Text.justify_when 'after' needs {needed}")
         if not (self.target_eos or self.target_justify):
-            why = "answers of several lengths need an end"
-            raise UserError(f"Text.target_eos False needs Text.target_justify: {why}")
+            raise UserError("Text.target_eos False needs Text.target_justify")
         words = "words" in (self.source_unit, self.target_unit)
         if not words and (self.cut, self.lower_case) != ("punctuation", True):
-            raise UserError("Text.cut and Text.lower_case are for words")
+            needed = "Text.source_unit or Text.target_unit 'words'"
+            raise UserError(f"Text.cut and Text.lower_case need {needed}")
 
 
 @dataclass(frozen=True)
@@ -104,37 +104,35 @@ class Model:
     """Recurrent layers of the decoder."""
     decoder: Literal["state", "repeat"] = "state"
     """state: starts from the encoder's last state and reads the symbols written so far (Sutskever
-    et al.). repeat: starts from zero and reads the encoder's last output at every step, no symbols
+    et al.). repeat: starts from zero and reads only the encoder's last output, at every step
     (Keras' RepeatVector)."""
     peeky: bool = False
     """The encoder's last output goes to every decoder step and to the output layer (Saitoh)."""
     decoder_init: Literal["carry", "hidden", "learned", "zero"] = "carry"
-    """The initial carries of a state decoder. carry: the encoder's last ones. hidden: the same, but
-    an LSTM's cell state c is zero (Saitoh). learned: every layer's h is an affine map and tanh of
-    the top encoder layer's, c is zero (Bahdanau et al.). zero: all are zero."""
+    """The initial carries of a state decoder. carry: the encoder's last ones. hidden: the same with
+    an LSTM's cell state c zero (Saitoh). learned: h of every layer is tanh of an affine map of the
+    top encoder layer's h, and c is zero (Bahdanau et al.). zero: all are zero."""
     directions: Literal[1, 2] = 1
     """2: the encoder also reads from the last symbol to the first; each direction has half of the
     units (Schuster & Paliwal, 1997)."""
     attention: Attention | None = None
-    """The score of attention: how decoder states are compared with the encoder's outputs. None: the
-    decoder sees nothing of the source but its initial carries."""
+    """The score that compares decoder states with the encoder's outputs. None: no attention."""
     attend: Literal["after", "feeding", "before"] = "after"
     """When a step attends. after: the step's new state is the query (Luong et al.). feeding: the
-    same, and the readout is part of the next step's input (input feeding; Luong et al., section
-    3.3). before: the top layer's state before the step is the query, and the step reads the context
-    (Bahdanau et al.)."""
+    same, and the next step reads the readout (Luong et al., section 3.3). before: the top layer's
+    last state is the query, and the step reads the context (Bahdanau et al.)."""
     embed_dim: int | None = None
     """Width of the learned input embedding; None reads one-hot inputs."""
     dropout: float = 0.0
-    """Probability that an activation is dropped: of an embedding, between layers, and into the
-    output layer (Zaremba et al., 2014); drawn at every step."""
+    """Probability to drop an activation of an embedding, between layers, and before the output
+    layer (Zaremba et al., 2014); drawn at every step."""
     recurrent_dropout: float = 0.0
     """The same for the hidden state in the recurrent product, with one draw for all steps of a
     sequence (variational dropout; Gal & Ghahramani, 2016)."""
     init: Initialiser = "keras"
     """Initial weights as that library (or author) draws them, forget bias included."""
     precision: Precision = "float32"
-    """Inputs of matrix products; accumulation, carry and parameters stay float32."""
+    """Of the factors of matrix products; sums, carries and parameters are float32."""
     unroll: int = 1
     """Time steps per iteration of the compiled loop."""
 
@@ -143,20 +141,18 @@ class Model:
         check_range(1, self, "encoder_layers", "decoder_layers", most=100)
         check_range(0, self, "dropout", "recurrent_dropout", most=0.99)
         if self.decoder_init == "hidden" and self.cell != "lstm":
-            raise UserError(f"Model.decoder_init hidden: Model.cell {self.cell} has nothing else")
+            raise UserError("Model.decoder_init 'hidden' needs Model.cell 'lstm'")
         if self.decoder_init != "carry" and self.decoder == "repeat":
-            raise UserError("Model.decoder_init: Model.decoder repeat starts from zero")
+            raise UserError("Model.decoder 'repeat' cannot use Model.decoder_init")
         if self.decoder_init == "zero" and not (self.attention or self.peeky):
-            blind = "a decoder without Model.attention"
-            raise UserError(f"Model.decoder_init zero leaves {blind} no source")
+            raise UserError("Model.decoder_init 'zero' needs Model.attention or Model.peeky")
         if self.directions == 2 and self.hidden_size % 2:
-            odd = f"{self.hidden_size} is odd"
-            raise UserError(f"Model.directions 2 halve Model.hidden_size: {odd}")
+            even = f"an even Model.hidden_size, not {self.hidden_size}"
+            raise UserError(f"Model.directions 2 needs {even}")
         if self.attend != "after" and not self.attention:
-            raise UserError(f"Model.attend {self.attend} needs Model.attention")
+            raise UserError(f"Model.attend '{self.attend}' needs Model.attention")
         if self.attention and (self.decoder == "repeat" or self.peeky):
-            why = "a peeky or repeat decoder has another view of the source"
-            raise UserError(f"Model.attention: {why}")
+            raise UserError("Model.attention cannot use Model.decoder 'repeat' or Model.peeky")
 
     @property
     def rates(self) -> dict[str, float]:
@@ -171,25 +167,23 @@ class Optimiser:
     learning_rate: float = 1e-3
     """Step size."""
     epsilon: float = 1e-7
-    """Added to the root of the bias-corrected second moment. 1e-7 is Keras' value, which adds it
-    before the correction."""
+    """Added to the root of the bias-corrected second moment (Keras adds its 1e-7 before the
+    correction)."""
     clip: float | None = None
     """Largest global norm of a gradient; longer ones are scaled down (Pascanu et al., 2013)."""
     schedule: Literal["constant", "cosine", "inverse_sqrt", "halving"] = "constant"
-    """What the step size does. cosine: falls to 0 along half a wave (Loshchilov & Hutter, 2017).
+    """How the step size changes. cosine: falls to 0 along half a wave (Loshchilov & Hutter, 2017).
     inverse_sqrt: after `warmup`, falls with the root of the updates (Vaswani et al., 2017).
-    halving: from the middle of the training on halved, at once and at every further tenth
-    (Luong et al., 2015: 10 epochs, halved after each from the fifth on)."""
+    halving: halved at the middle of training and at every further tenth (Luong et al., 2015)."""
     warmup: int = 0
     """Updates over which the step size first rises, linearly."""
 
     def __post_init__(self) -> None:
         check_range(0, self, "learning_rate", "epsilon", "warmup", "clip")
         if self.clip == 0:
-            raise UserError("Optimiser.clip must be above 0: it would take away every update")
+            raise UserError("Optimiser.clip must be above 0")
         if self.schedule == "inverse_sqrt" and self.warmup == 0:
-            falls = "falls from Optimiser.warmup on: set it"
-            raise UserError(f"Optimiser.schedule inverse_sqrt {falls}")
+            raise UserError("Optimiser.schedule 'inverse_sqrt' needs Optimiser.warmup above 0")
 
 
 @dataclass(frozen=True)
@@ -199,34 +193,34 @@ class Training:
     epochs: int = 200
     """Passes over the training questions."""
     batch_size: int = 128
-    """Examples an update where rows have one width, and examples scored at once. The last, partial
-    batch of an epoch is a whole update, as in Keras: each of its few symbols weighs more."""
+    """Examples of an update where rows have one width, and examples scored at once. The last,
+    partial batch of an epoch is a full update, as in Keras: each of its symbols weighs more."""
     tokens_per_batch: int | None = None
-    """Most positions of a batch, source, target and padding together: rows of similar lengths then
-    share batches (length buckets), and an epoch's batches are equally full. None: one width."""
+    """Most positions of a batch; source, target and padding count. Rows of similar lengths then
+    share batches (length buckets). None: all rows are padded to one width."""
     buckets: int = 6
-    """With `tokens_per_batch`, shapes of batches: more waste less on padding; each is compiled."""
+    """Most shapes of batches with `tokens_per_batch`: more shapes need less padding, but each is
+    compiled."""
     eval_every: int = 5
     """Epochs from one evaluation on dev to the next; the last epoch is always evaluated."""
     checkpoint_every: int = 10
     """Epochs from one checkpoint to the next; the last epoch is always saved."""
     show_every: int = 25
-    """Epochs from one look at a few answered dev questions to the next."""
+    """Epochs from one display of answered dev questions to the next."""
     shown: int = 5
-    """How many of them."""
+    """Questions of a display."""
     teacher_forcing: float = 1.0
-    """Chance, for every token on its own, that the decoder reads the gold symbol; else it reads a
-    draw from its own softmax (scheduled sampling, Bengio et al., 2015). 0 trains free-running."""
+    """Chance, drawn for every token, that the decoder reads the gold symbol; else it reads a draw
+    from its own softmax (scheduled sampling, Bengio et al., 2015). 0 trains free-running."""
     teacher_forcing_end: float | None = None
-    """Where that chance has gone, linearly, by the last update; None: it stays."""
+    """That chance at the last update; it changes linearly. None: it is constant."""
     label_smoothing: float = 0.0
     """Share of the target's probability spread evenly over the vocabulary (Szegedy et al., 2016).
-    The losses reported while training (`epoch_loss`) are smoothed too, those of dev, train and test
-    questions are the gold symbol's."""
+    It is part of the loss while training (`epoch_loss`), not of the losses of scored splits."""
     patience: int | None = None
     """Early stopping: a replica stops after so many evaluations without a better dev loss. Its best
-    parameters are scored on train and test, under the epoch at which the last replica stopped. None
-    trains for all epochs and scores the last parameters."""
+    parameters are scored, under the epoch at which the last replica stopped. None: train for all
+    epochs and score the last parameters."""
 
     def __post_init__(self) -> None:
         check_range(1, self, "epochs", "batch_size", "tokens_per_batch", "patience")

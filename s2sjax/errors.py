@@ -1,8 +1,11 @@
-"""The errors that are the user's to mend: one sentence each, shown without a traceback."""
+"""Errors that the user can fix: one line each, shown without a traceback."""
+
+import importlib
+from typing import Any
 
 
 class UserError(Exception):
-    """Something given cannot be used; the message says what is wrong and what would be right."""
+    """An input cannot be used; the message says what is wrong and what would be right."""
 
 
 class Interrupted(Exception):  # noqa: N818 (not an error)
@@ -14,7 +17,7 @@ class Interrupted(Exception):  # noqa: N818 (not an error)
 
 
 LARGEST = 10**8
-"""Most of anything that can be counted: beyond it no run here would end."""
+"""Upper limit of every count: no larger run would end."""
 
 
 def check_range(minimum: int, config: object, *names: str, most: int | float = LARGEST) -> None:
@@ -26,3 +29,15 @@ def check_range(minimum: int, config: object, *names: str, most: int | float = L
             raise UserError(f"{where} must be at least {minimum}, not {value}")
         if value is not None and value > most:
             raise UserError(f"{where} must be at most {most:,}, not {value}")
+
+
+def require(name: str) -> Any:
+    """Import a module of the extra `text`; raises UserError where it is not installed."""
+    package = name.partition(".")[0]
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] != package:
+            raise
+        how = f"pip install {package}, or in the checkout pip install '.[text]'"
+        raise UserError(f"this needs the package {package} of the extra `text`: {how}") from error

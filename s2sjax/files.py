@@ -1,4 +1,4 @@
-"""Files that are never seen half written, and JSON that says where it is damaged."""
+"""Files that are written in one step, and errors of one line for files that cannot be read."""
 
 import json
 import os
@@ -15,7 +15,7 @@ PARTIAL = ".partial"
 
 @contextmanager
 def reading(path: Path | str) -> Iterator[None]:
-    """Where a file is read: one that cannot be is a UserError of one line."""
+    """Turn an OSError while reading `path` into a UserError."""
     try:
         yield
     except OSError as error:
@@ -23,21 +23,21 @@ def reading(path: Path | str) -> Iterator[None]:
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
-    """Replace a file's content in one step: a reader, or a kill, never meets half of it."""
+    """Replace a file's content in one step: no reader, and no kill, leaves half of it."""
     partial = path.with_name(path.name + PARTIAL)
-    partial.unlink(missing_ok=True)  # of an earlier kill; a link that lies there is not followed
+    partial.unlink(missing_ok=True)  # of an earlier kill, or a link, which must not be followed
     with partial.open("xb") as file:
         file.write(content.encode() if isinstance(content, str) else content)
     os.replace(partial, path)
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Replace a JSON file in one step; numbers that JSON lacks raise ValueError."""
+    """Replace a JSON file in one step; ValueError for NaN and infinities."""
     write_atomically(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
 
 
 def read_json(path: Path, remedy: str) -> Any:
-    """A JSON file's value; raises UserError, which ends in the remedy, for a damaged file."""
+    """A JSON file's value; UserError for a damaged file, which ends in the remedy."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:  # no UTF-8, or no JSON

@@ -17,7 +17,7 @@ TYPE = "type"
 
 
 def _members(hint: Any) -> tuple[Any, ...]:
-    """The types that a union joins; any other type alone."""
+    """The members of a union type; any other type alone."""
     is_union = typing.get_origin(hint) in (types.UnionType, typing.Union)
     return typing.get_args(hint) if is_union else (hint,)
 
@@ -36,8 +36,7 @@ def to_json(config: Any) -> dict[str, Any]:
 def from_json(kind: type[T], values: Any, where: str = "config") -> T:
     """Rebuild a config of type `kind`; unknown and ill-typed settings raise UserError.
 
-    Missing ones take their defaults: a setting's default means what was done before there was the
-    setting, so that results stay readable when settings are added.
+    Missing settings take their defaults, so that old results can be read when settings are added.
     """
     if not isinstance(values, Mapping):
         raise UserError(f"{where} must be an object of settings, not {values!r}")
@@ -48,7 +47,7 @@ def from_json(kind: type[T], values: Any, where: str = "config") -> T:
 
 
 def _value(hint: Any, value: Any, where: str) -> Any:
-    """Check `value` against a type hint; dataclasses are rebuilt."""
+    """Check a value against a type hint, and rebuild dataclasses."""
     members = _members(hint)
     classes = {m.__name__: m for m in members if is_dataclass(m)}
     if len(classes) > 1 and isinstance(value, Mapping):
@@ -66,7 +65,7 @@ def _value(hint: Any, value: Any, where: str) -> Any:
 
 
 def _fits(hint: Any, value: Any) -> bool:
-    """Whether a JSON value is of a plain type, or among a Literal's; True is no 1."""
+    """Whether a JSON value is of a plain type, or one of a Literal's values; True is not 1."""
     if typing.get_origin(hint) is Literal:
         return any(type(v) is type(value) and v == value for v in typing.get_args(hint))
     if hint is float and type(value) is int:
@@ -87,7 +86,7 @@ def config_hash(values: Mapping[str, Any]) -> str:
 
 
 def differences(ours: Mapping[str, Any], theirs: Mapping[str, Any], prefix: str = "") -> list[str]:
-    """Dotted settings on which two JSON configs differ, each as 'a.b: here -> there'."""
+    """The settings in which two JSON configs differ, each as 'a.b: ours -> theirs'."""
     found: list[str] = []
     for name in sorted(set(ours) | set(theirs)):
         a, b = ours.get(name, "(absent)"), theirs.get(name, "(absent)")

@@ -481,7 +481,7 @@ def test_a_pinned_task_refuses_a_file_whose_content_has_changed(tmp_path):
     for change in (lambda text: text + "\n", lambda text: text.replace("_", " _", 1)):
         Path(path).write_text(change(Path(path).read_text()))
         for attempt in (task.pinned, lambda: task.pairs(KEY)):
-            with refused(f"{path} is not the file this run began with: its content has changed"):
+            with refused(f"{path} is not as this run began with it: its content has changed"):
                 attempt()
         good(tmp_path)
         assert task.pairs(KEY) == questions

@@ -27,7 +27,7 @@ def kind(score, attend, **settings):
 def at_once(model, params, source, target_in):
     """Logits and attention weights."""
     encoding = model.apply(params, source, method="encode")
-    return model.apply(params, encoding, target_in, method="decode_forced_with_alignment")
+    return model.apply(params, encoding, target_in, method="decode_forced")
 
 
 @functools.partial(jax.jit, static_argnums=0)

@@ -98,7 +98,7 @@ def test_vocabularies_are_made_of_training_pairs_alone_and_the_same_for_all_seed
     for task in (Drawn(), Drawn(widths=20)):
         formatter = make_formatter(task, WORDS)
         assert formatter.target.symbols[4:] == ("no", "yes")
-        assert formatter.source.unknown("other else") == ["other", "else"]
+        assert formatter.source.encode("other else") == [3, 3]
         assert len(formatter.source) == 7  # same, 🙂, and the number of one fixed key
         assert pairs_of(task, 0)["train"] != pairs_of(task, 1)["train"]
     assert make_formatter(DATES, WORDS) is make_formatter(DATES, WORDS)
@@ -123,10 +123,10 @@ def test_no_text_of_a_task_is_unknown():
 
 def test_what_has_no_width_cannot_be_justified_and_one_symbol_cannot_be_given():
     for side in ("source", "target"):
-        message = f"Text.{side}_justify needs a task whose max_length strings are known"
+        message = f"Text.{side}_justify needs a task with a known longest string"
         with pytest.raises(UserError, match=message):
             make_formatter(Drawn(), Text(**{f"{side}_justify": "right"}))
-    with pytest.raises(UserError, match="leaves nothing to predict of one symbol"):
+    with pytest.raises(UserError, match="needs answers of more than one symbol"):
         make_formatter(Toy(max_length=1, train=1, dev=1, test=1), Text(start="first_target"))
 
 

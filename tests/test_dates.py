@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from s2sjax import extras
+from s2sjax import errors
 from s2sjax.data.dates import STYLES, Dates, names, unambiguous_patterns
 from s2sjax.errors import UserError
 
@@ -248,6 +248,6 @@ def test_without_babel_the_extra_is_named(monkeypatch):
     def nothing(name):
         raise ModuleNotFoundError(name=name)
 
-    monkeypatch.setattr(extras.importlib, "import_module", nothing)
+    monkeypatch.setattr(errors.importlib, "import_module", nothing)
     with pytest.raises(UserError, match=r"the package babel of the extra `text`"):
         Dates(locales="ms", **FEW).pinned()

@@ -147,7 +147,7 @@ def test_noise_is_where_the_settings_say_and_nowhere_else(settings, noisy):
         quiet, loud = (apply(SOURCE, n, method="encode") for n in (None, noise))
         noisy_at_last = quiet._replace(recurrent_masks=loud.recurrent_masks)
         found = [
-            apply(encoding, target_in, n, method="decode_forced_with_alignment")
+            apply(encoding, target_in, n, method="decode_forced")
             for encoding, n in ((quiet, None), (noisy_at_last, noise))
         ]
         state, steps = quiet.initial_state, []

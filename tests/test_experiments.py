@@ -181,7 +181,7 @@ NO_SPACES = "--text.source-justify None --text.target-justify None --text.target
         (peeky, f"saitoh --data {__file__}", "line 1 of"),
         (peeky, "saitoh --text.target-justify None", "--text.target-eos False needs"),
         (peeky, f"saitoh --text.mask-spaces {NO_SPACES}", "--text.mask-spaces needs"),
-        (peeky, "saitoh --model.cell gru", "--model.decoder-init hidden"),
+        (peeky, "saitoh --model.cell gru", "--model.decoder-init 'hidden'"),
         (peeky, "saitoh --train.patience 0", "--train.patience must be at least 1"),
         (peeky, "saitoh --optim.schedule inverse_sqrt", "--optim.warmup"),
         (peeky, "saitoh --optim.clip 0", "--optim.clip must be above 0"),

@@ -80,7 +80,8 @@ def right_logits(trainer, params, one_hot, examples):
     z = one_hot @ (embedding @ cell["wx"]) + cell["b"][None, None]
     mask = padding_mask(examples.source, trainer.model.pad_id)
     encoding = trainer.apply(params, z, mask, method=Seq2Seq.encode_projected)
-    logits = trainer.apply(params, encoding, examples.target[:, :-1], method=Seq2Seq.decode_forced)
+    target_in = examples.target[:, :-1]
+    logits, _ = trainer.apply(params, encoding, target_in, method=Seq2Seq.decode_forced)
     wanted = jax.nn.one_hot(examples.target[:, 1:], logits.shape[-1])
     return (logits * wanted).sum(-1)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "s2sjax"
 LINE = [
-    {"errors", "files", "extras", "serial", "cli"},
+    {"errors", "files", "serial", "cli"},
     {"config"},
     {"data", "model", "report"},
     {"train"},

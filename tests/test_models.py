@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from s2sjax.config import Model
-from s2sjax.errors import UserError
 from s2sjax.model.initialisers import GATES
 from s2sjax.model.seq2seq import Seq2Seq
 
@@ -461,20 +460,3 @@ def test_bfloat16_and_unrolling_give_nearly_the_same_logits():
     close(forced(make(EMBED, unroll=3), parameters(EMBED), PADDED, TARGET_IN), fine)
     coarse = forced(make(EMBED, precision="bfloat16"), parameters(EMBED), PADDED, TARGET_IN)
     assert 1e-4 < abs(coarse - fine).max() < 0.1
-
-
-@pytest.mark.parametrize(
-    ("settings", "says"),
-    [
-        ({"attend": "feeding"}, "Model.attend feeding needs Model.attention"),
-        ({"attention": "dot", "peeky": True}, "another view"),
-        ({"attention": "dot", "decoder": "repeat"}, "another view"),
-        ({"decoder_init": "zero"}, "no source"),
-        ({"directions": 2, "hidden_size": 5}, "5 is odd"),
-        ({"dropout": 1.0}, "at most 0.99"),
-        ({"recurrent_dropout": -0.1}, "at least 0"),
-    ],
-)
-def test_what_cannot_be_is_refused(settings, says):
-    with pytest.raises(UserError, match=says):
-        Model(**settings)

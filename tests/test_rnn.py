@@ -425,11 +425,8 @@ def test_parameters_of_a_layer(cell, shares):
 
 
 @of_every_cell
-def test_an_input_may_come_in_parts_or_one_hot(cell):
+def test_an_input_may_come_in_parts(cell):
     layer = bound(cell)
     for x in put((draw(BATCH, INPUTS), draw(BATCH, TIME, INPUTS))):
         for cut in range(1, INPUTS):
             close(layer.project(x[..., :cut]) + layer.project(x[..., cut:], cut), layer.project(x))
-    for classes in range(1, INPUTS + 1):
-        close(layer.one_hot_table(classes), layer.project(jnp.eye(classes)))
-    same(layer.one_hot_table(), layer.one_hot_table(INPUTS))

@@ -325,7 +325,7 @@ def test_a_vocabulary_has_all_specials_or_where_all_rows_are_full_those_used(tex
     assert (formatter.source.specials, len(formatter.source)) == (specials, 12 + len(specials))
     pad_id = 0 if specials == SPECIALS else None
     assert formatter.source_pad_id == (NO_SYMBOL if text.mask_spaces else pad_id)
-    assert formatter.target_pad_id == pad_id
+    assert formatter.target.pad_id == pad_id
 
 
 def test_a_string_that_is_too_long_is_refused():

@@ -281,12 +281,11 @@ def test_a_source_type_is_the_sentence_without_letter_case_blanks_or_decompositi
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_few_distinct_sources_are_named(tmp_path, stream):
+def test_a_split_without_a_source_is_refused(tmp_path, stream):
     """Fault 17."""
     path = tsv(tmp_path, [PAIRS[0]] * 200)
     with refused(
-        f"{path} has 1 distinct source, and none falls to dev, whose share is 0.05: give more "
-        "sources, or another share"
+        f"{path} has no source for dev, whose share is 0.05: give more sources, or another share"
     ):
         Sentences(path, stream=stream).corpus()
 

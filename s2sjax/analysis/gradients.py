@@ -59,7 +59,8 @@ def gradient_norms(
 
     def right_logits(z: Float[Array, "n source gates"]) -> Float[Array, "n predicted"]:
         encoding = trainer.apply(params, z, mask, method=Seq2Seq.encode_projected)
-        logits = trainer.apply(params, encoding, target[:, :-1], method=Seq2Seq.decode_forced)
+        target_in = target[:, :-1]
+        logits, _ = trainer.apply(params, encoding, target_in, method=Seq2Seq.decode_forced)
         return jnp.take_along_axis(logits, target[:, 1:, None], axis=2)[..., 0]
 
     z = trainer.apply(params, source, method=lambda model, ids: model.encoder.project(ids))

@@ -22,7 +22,7 @@ from s2sjax.errors import UserError, check_range
 from s2sjax.files import reading
 
 SHORT = 2  # most digits of the operand that `short_first` keeps short
-SAITOH_SEED = 1984  # of NumPy's legacy generator, which shuffles a file's questions as Saitoh does
+SAITOH_SEED = 1984  # Saitoh shuffles his file's questions with NumPy's legacy generator
 Operands = tuple[int, ...]
 
 
@@ -39,7 +39,7 @@ class Addition:
     terms: int = 2
     """Operands in a question."""
     operator: Literal["+", "-"] = "+"
-    """What stands between them; '-' subtracts every further operand from the first."""
+    """The sign between them; '-' subtracts all further operands from the first."""
     train: int = 5_000
     """Training questions."""
     dev: int = 1_000
@@ -47,15 +47,15 @@ class Addition:
     test: int = 1_000
     """Questions scored once, at the end."""
     splits: Literal["independent", "leak_free"] = "leak_free"
-    """independent: each seed draws all its questions with replacement (the notebook's way).
-    leak_free: no question twice, also not with exchangeable operands swapped; dev and test are
-    shared by every seed, training questions are each seed's own."""
+    """independent: each seed draws all its questions, with replacement (as in the notebook).
+    leak_free: no question occurs twice, nor with its operands swapped; all seeds share dev and
+    test, each seed draws its training questions."""
     file: Annotated[str | None, tyro.conf.arg(aliases=["--data"])] = None
-    """File with a line QUESTION_ANSWER for every training and test question, as Saitoh's
-    addition.txt; split as he splits it, the same for every seed. Dev questions are drawn, none of
-    them in the file. None draws all."""
+    """File of training and test questions, lines QUESTION_ANSWER, such as Saitoh's addition.txt,
+    split as he does, the same for every seed. Dev questions are drawn, none of them in the file.
+    None draws all."""
     sha256: Annotated[str | None, tyro.conf.Suppress] = None
-    """Hash of the file's content; set by `pinned`, so that a run goes on with it only."""
+    """Hash of the file's content; `pinned` sets it, so that a run resumes with the same content."""
 
     def __post_init__(self) -> None:
         check_range(1, self, "train", "dev", "test")
@@ -95,7 +95,7 @@ class Addition:
 
     @property
     def distinct_questions(self) -> int:
-        """How many questions exist, those that only swap exchangeable operands counted once."""
+        """How many questions exist; those that only swap operands count once."""
         n, k = 10**self.digits, self.terms
         if self.operator == "-":
             return n * math.comb(n + k - 2, k - 1)
@@ -126,7 +126,7 @@ class Addition:
         return (self._pair(self.operands_of(source))[1],)
 
     def operands_of(self, source: str) -> Operands:
-        """The operands; raises UserError for a string that is no question of this task."""
+        """The operands of a question; UserError for a string that is none of this task."""
         refusal = f"{quoted(source)} is no question of this run:"
         operand = f"[0-9]{{1,{self.digits}}}"
         if not re.fullmatch(re.escape(self.operator).join([operand] * self.terms), source):
@@ -154,7 +154,7 @@ class Addition:
 
     def _canonical(self, operands: Operands) -> Operands:
         """The same for questions that only swap operands; the first of a difference stays."""
-        fixed = 0 if self.operator == "+" else 1
+        fixed = self.operator == "-"
         return (*operands[:fixed], *sorted(operands[fixed:]))
 
     def _pair(self, operands: Operands) -> tuple[str, str]:
@@ -163,16 +163,13 @@ class Addition:
         return self.operator.join(map(str, operands)), str(answer)
 
     def _read_file(self) -> tuple[list[Operands], str]:
-        """The file's questions in its order, and its hash; raises UserError where it does not fit.
-
-        A byte-order mark, Windows line ends and blank lines at the end do not matter.
-        """
+        """The file's questions and its hash; UserError where it does not fit the settings."""
         with reading(str(self.file)):
             content = Path(str(self.file)).read_bytes()
         sha256 = hashlib.sha256(content).hexdigest()
         if self.sha256 not in (None, sha256):
             raise UserError(
-                f"{self.file} is not the file this run began with: its content has changed"
+                f"{self.file} is not as this run began with it: its content has changed"
             )
         found = []
         lines = content.decode("utf-8-sig", errors="replace").rstrip().splitlines()
@@ -200,7 +197,7 @@ class Addition:
         return found, sha256
 
     def _file_splits(self) -> dict[str, list[Operands]]:
-        """The file's questions as Saitoh splits them, and dev questions that are not among them."""
+        """The file's questions as Saitoh splits them, and dev questions that are not in it."""
         found, _ = self._read_file()
         left = self.distinct_questions - len(found)
         sampling.require_enough({"dev": self.dev}, left, f"{self.questions} outside the file")

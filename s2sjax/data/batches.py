@@ -1,10 +1,9 @@
-"""The batches of an epoch: which rows, in which order, in batches of a few static shapes.
+"""The batches of an epoch: which rows, in which order, in a few static shapes.
 
-A bucket is a source width, a target width and a number of rows: one shape, one compiled program.
-Rows of one width have one bucket. With a budget of positions, buckets grow in both widths, and a
-row goes to the first, so the narrowest, that holds it. A batch has no more rows than fit the budget
-of *padded* positions, which bounds memory, and the batches of a bucket are evenly full. Lengths
-count every id of a row, start and end included.
+A bucket is a shape: a source width, a target width and a number of rows. Every shape is one
+compiled program. Rows of one width have one bucket. With a budget of positions (padding counts),
+buckets grow in both widths, and a row belongs to the narrowest that holds it. A row's length counts
+start and end symbol.
 """
 
 from collections.abc import Sequence
@@ -18,8 +17,8 @@ from jaxtyping import Array, Float, Int, Key
 
 from s2sjax.errors import UserError
 
-WIDTHS = 48  # most distinct lengths of a side that are all tried as widths
-BLOCK = 8  # updates that one bucket has in a row, where there are several buckets
+WIDTHS = 48  # up to so many distinct lengths of a side, every length is tried as a width
+BLOCK = 8  # updates of one bucket in a row, where there are several buckets
 ORDER_SEED = 2_014  # of the sequence of buckets, which all seeds share
 
 
@@ -32,38 +31,37 @@ class Bucket(NamedTuple):
 
 
 def _batches(pairs: Any, width: int, tokens: int) -> tuple[Any, Any]:
-    """How many batches some pairs of `width` positions have, source and target, and their rows.
+    """The fewest batches of at most `tokens` positions for pairs of `width`, and their rows.
 
-    As few batches as `tokens` positions each allow. A batch has at least one row: the budget is
-    exceeded only where a single pair exceeds it.
+    A single pair may exceed the budget.
     """
     count = -(-pairs // max(tokens // width, 1))
     return count, -(-pairs // np.maximum(count, 1))
 
 
 def _widths(lengths: Int[np.ndarray, " pairs"]) -> Int[np.ndarray, " widths"]:
-    distinct = np.unique(np.maximum(lengths, 1))  # a row of no symbols still needs one
+    """The lengths that are tried as widths: all, or else half quantiles and half evenly spaced."""
+    distinct = np.unique(np.maximum(lengths, 1))  # a row without symbols still needs a position
     if len(distinct) <= WIDTHS:
         return distinct
     share = np.linspace(0, 1, WIDTHS // 2)
     usual = np.quantile(lengths, share, method="higher")
-    evenly = distinct[0] + share * (distinct[-1] - distinct[0])  # the few long ones need some too
+    evenly = distinct[0] + share * (distinct[-1] - distinct[0])  # for the few long ones
     return distinct[np.unique(np.searchsorted(distinct, np.concatenate([usual, evenly])))]
 
 
 def choose_buckets(
     lengths: Int[np.ndarray, "pairs 2"], count: int, tokens: int
 ) -> tuple[Bucket, ...]:
-    """At most `count` buckets, so that an epoch has the fewest positions, filling rows counted.
+    """At most `count` buckets, such that an epoch has the fewest positions.
 
-    Exact dynamic programming over all chains of growing (source, target) widths. What is tried as a
-    width is every length that occurs; of more than `WIDTHS` lengths, half as many quantiles and
-    half as many at even distances. `tokens` is the most positions of a batch, of both sides.
+    Exact dynamic programming over all chains of growing (source, target) widths. `tokens` is the
+    most positions of a batch, source and target together.
     """
     if not len(lengths):
         raise UserError("there are no pairs to make batches of")
     sources, targets = _widths(lengths[:, 0]), _widths(lengths[:, 1])
-    shape = (len(sources) + 1, len(targets) + 1)  # before the first width there is width 0
+    shape = (len(sources) + 1, len(targets) + 1)  # index 0 is width 0
     held = np.zeros(shape, np.int64)
     narrowest = np.searchsorted(sources, lengths[:, 0]), np.searchsorted(targets, lengths[:, 1])
     np.add.at(held[1:, 1:], narrowest, 1)
@@ -91,21 +89,21 @@ def choose_buckets(
 class Block(NamedTuple):
     """Batches of one bucket that follow each other in an epoch."""
 
-    bucket: int  # its number
-    first: int  # number of the first batch among those of the bucket
+    bucket: int
+    first: int  # index of the first batch in the bucket
     count: int
 
 
 @dataclass(frozen=True, eq=False)
 class Schedule:
-    """The batches of every epoch: a pure function of the rows' lengths, and of seed and epoch.
+    """The batches of every epoch: a pure function of the rows' lengths, seed and epoch.
 
-    The seeds of a stack share the sequence of buckets, so that they stay replicas of one program;
-    each shuffles the members of every bucket in its own order.
+    All seeds of a stack have one sequence of buckets, so that they stay replicas of one program;
+    each shuffles the rows of every bucket.
     """
 
     buckets: tuple[Bucket, ...]  # narrowest first
-    lengths: Int[np.ndarray, "n 2"] | int  # of every row; or how many rows, if all have one width
+    lengths: Int[np.ndarray, "n 2"] | int  # of every row; or the number of rows, if equally wide
 
     @cached_property
     def bucket_of(self) -> Int[np.ndarray, " n"]:
@@ -123,7 +121,7 @@ class Schedule:
             batches = -(-n // bucket.rows)
             if isinstance(self.lengths, int):
                 starts.append(np.minimum(np.arange(batches + 1) * bucket.rows, n))
-            else:  # evenly: no batch of a few rows is a whole update
+            else:  # evenly full: an update of a few rows would weigh them more
                 starts.append(np.arange(batches + 1) * n // max(batches, 1))
         return starts
 
@@ -137,7 +135,7 @@ class Schedule:
     ) -> tuple[Int[np.ndarray, "replicas k rows"], Float[np.ndarray, "replicas k rows"]]:
         """Rows of every batch of a bucket, and their weights: 0 where a row only fills the batch.
 
-        `order` is that of all rows in an epoch, by replica; a bucket takes its own in that order.
+        `order` is each replica's order of all rows in an epoch.
         """
         starts = self.starts[bucket]
         own = [row[self.bucket_of[row] == bucket] for row in order]
@@ -148,9 +146,9 @@ class Schedule:
         return indices, np.broadcast_to(weights, indices.shape)
 
     def blocks(self, epoch: int, done: int = 0) -> list[Block]:
-        """The sequence of an epoch, a pure function of its number, after `done` of its updates.
+        """The blocks of an epoch that are left after `done` of its updates.
 
-        Only raw random bits are used: NumPy guarantees those of Philox for every version.
+        Their order needs only Philox' raw bits, which are the same in every version of NumPy.
         """
         most = BLOCK if len(self.buckets) > 1 else max(self.updates, 1)
         blocks = [
@@ -169,7 +167,7 @@ class Schedule:
 
     @cached_property
     def padding_fraction(self) -> tuple[float, float]:
-        """The shares of source and target positions that hold no symbol, in any epoch."""
+        """The shares of source and target positions without a symbol."""
         if isinstance(self.lengths, int):
             return 0.0, 0.0
         rows = [(len(s) - 1) * b.rows for s, b in zip(self.starts, self.buckets, strict=True)]
@@ -191,5 +189,5 @@ def place(lengths: Int[np.ndarray, "n 2"], buckets: Sequence[Bucket]) -> Int[np.
 
 
 def epoch_order(key: Key[Array, ""], epoch: Int[Array, ""], n: int) -> Int[Array, " n"]:
-    """The order of `n` rows in an epoch: a pure function of the run's key and the epoch."""
+    """The order of `n` rows in an epoch, from the run's key."""
     return jax.random.permutation(jax.random.fold_in(key, epoch), n)

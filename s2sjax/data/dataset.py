@@ -5,12 +5,13 @@ from array import array
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 from jaxtyping import Int
 
+from s2sjax import serial
 from s2sjax.config import Text
 from s2sjax.data.rows import Examples, Formatter
 from s2sjax.data.sampling import HELD_OUT_SEED
@@ -32,18 +33,18 @@ class Split(NamedTuple):
 
 
 def seed_key(seed: int) -> jax.Array:
-    """A typed key; the generator is threefry2x32, whatever JAX's settings say."""
+    """A typed key of threefry2x32, whatever JAX's settings say."""
     return jax.random.key(seed, impl="threefry2x32")
 
 
 @lru_cache(maxsize=128)
 def pairs_of(task: TaskConfig, seed: int) -> Mapping[str, Iterable[tuple[str, str]]]:
-    """Text pairs of train, dev and test; drawn once for all arms that ask them."""
+    """Text pairs of train, dev and test; drawn once for all arms."""
     return task.pairs(jax.random.fold_in(seed_key(seed), 0))  # 0: the stream of the data
 
 
 def rows_of(task: TaskConfig, text: Text, seed: int, split: str) -> Split:
-    """The rows of a split; those that no seed decides are the same object for all seeds."""
+    """The rows of a split; all seeds share one object if no seed decides them."""
     if task.sizes is None:
         return _shared_rows(task, text, split)
     return lay_out(make_formatter(task, text), pairs_of(task, seed)[split])
@@ -56,24 +57,23 @@ def _shared_rows(task: TaskConfig, text: Text, split: str) -> Split:
 
 @lru_cache(maxsize=64)
 def make_formatter(task: TaskConfig, text: Text) -> Formatter:
-    """How a run lays out its text.
+    """The formatter of a run, with the vocabularies that all seeds share.
 
-    Characters of a task that knows them all are one vocabulary for both sides. Any other vocabulary
-    is made of training pairs: those of the files, or for a generated task those of one fixed key,
-    so that every seed has the same. A justified side without a known width is a UserError.
+    If a task knows its characters, they are the vocabulary of both sides. Other vocabularies are
+    built from training pairs: those of the files, or those that one fixed key draws.
     """
     source, target = (_vocabulary(task, text, side) for side in (0, 1))
     if task.source_width is None or task.target_width is None:
         if text.source_justify or text.target_justify:
             side = "source" if text.source_justify else "target"
-            raise UserError(f"Text.{side}_justify needs a task whose max_length strings are known")
+            raise UserError(f"Text.{side}_justify needs a task with a known longest string")
         return Formatter(text, source, target, None)
-    # A text has no more words than characters. Its subwords are bytes at least, and a blank more.
+    # A text has at most as many words as characters, and as many subwords as bytes, plus a blank.
     most = max(len(c.encode()) for c in task.characters or "\U0010ffff")
     sides = (text.source_unit, task.source_width), (text.target_unit, task.target_width)
     read, written = (most * n + 1 if unit == "subwords" else n for unit, n in sides)
     if text.start == "first_target" and written == 1:
-        raise UserError("Text.start first_target leaves nothing to predict of one symbol")
+        raise UserError("Text.start 'first_target' needs answers of more than one symbol")
     return Formatter(text, source, target, (read, written))
 
 
@@ -82,7 +82,7 @@ def _vocabulary(task: TaskConfig, text: Text, side: int) -> Vocabulary:
     if unit == "characters" and task.characters is not None:
         if text.source_justify is None or text.target_justify is None:
             return CharacterVocabulary(task.characters)
-        # All rows are full: the notebook's model has no padding and no symbol that cannot occur.
+        # All rows are full: as in the notebook, there is no padding and no unused symbol.
         begin = (BOS,) if text.start == "bos" else ()
         end = (EOS,) if text.source_eos or text.target_eos else ()
         return CharacterVocabulary(task.characters, begin + end)
@@ -94,11 +94,37 @@ def _vocabulary(task: TaskConfig, text: Text, side: int) -> Vocabulary:
     return kind.build(texts, min_count=text.min_count, max_size=size)
 
 
-def lay_out(formatter: Formatter, pairs: Iterable[tuple[str, str]]) -> Split:
-    """Pairs to rows: of a `PairFile` in temporary files that have no name and end with the process.
+def load_vocabulary(values: Any, where: str = "the vocabulary") -> Vocabulary:
+    """The vocabulary of which `Vocabulary.to_json` gave `values`, with equal ids.
 
-    Where no width is known, every split leaves out pairs longer than `Text.max_length`: one of a
-    hundred thousand words would take all memory. If all are too long, this is a UserError.
+    Raises UserError for values that are damaged; `where` names their file.
+    """
+    try:
+        match values:
+            case {"kind": "characters", "characters": str(characters), "specials": specials}:
+                return CharacterVocabulary(characters, _strings(specials))
+            case {"kind": "words", "words": words, "rules": rules}:
+                rules = serial.from_json(Rules, rules, f"{where} is damaged: rules")
+                return WordVocabulary(_strings(words), rules)
+            case {"kind": "subwords", "merges": list(merges)}:
+                pairs = tuple((left, right) for left, right in map(_strings, merges))
+                return SubwordVocabulary(pairs)
+    except ValueError as error:
+        raise UserError(f"{where} is damaged: {error}") from error
+    raise UserError(f"{where} is damaged: it has no characters, words or subwords")
+
+
+def _strings(values: Any) -> tuple[str, ...]:
+    if isinstance(values, list) and all(isinstance(value, str) for value in values):
+        return tuple(values)
+    raise ValueError(f"{str(values)[:80]} is no list of strings")
+
+
+def lay_out(formatter: Formatter, pairs: Iterable[tuple[str, str]]) -> Split:
+    """Pairs to rows, in memory; those of a `PairFile` in memory-mapped temporary files.
+
+    Where no width is known, pairs longer than `Text.max_length` are left out; if all are too long,
+    this raises UserError.
     """
     max_length = formatter.text.max_length
     most = formatter.row_widths or formatter.with_ends(max_length, max_length)
@@ -108,9 +134,7 @@ def lay_out(formatter: Formatter, pairs: Iterable[tuple[str, str]]) -> Split:
         files = [stack.enter_context(tempfile.TemporaryFile()) for _ in most if on_disk]
         for total, pair in enumerate(pairs, start=1):  # noqa: B007
             row = formatter.row(pair)
-            if formatter.widths is None and any(
-                len(ids) > n for ids, n in zip(row, most, strict=True)
-            ):
+            if formatter.widths is None and (len(row[0]) > most[0] or len(row[1]) > most[1]):
                 continue
             lengths.extend(map(len, row))
             if on_disk:

@@ -1,15 +1,14 @@
-"""Dates as people write them to ISO: 'Tuesday, March 3, 2020' -> '2020-03-03'.
+"""Dates as people write them, to ISO: 'Tuesday, March 3, 2020' -> '2020-03-03'.
 
-Months, weekdays and formats of every locale are CLDR's (the Unicode locale data), read through
-Babel; every kind of blank becomes a space.
+The formats of every locale are CLDR's (the Unicode locale data), read through Babel; every kind of
+blank becomes a space. A question must have one answer, so the task drops a locale's format if
 
-A question must have one answer. So a format of a locale is left out where
+- it lacks a part of the date, or shows two digits of the year only: the century is open; or
+- it writes a text that a format of any locale also writes for another day: en_US and fr together
+  lose 3/4/2020, de and fi together keep 3.4.2020.
 
-- the year has two digits, because the century is open, or any part of the date is missing;
-- it writes what a format of this task, its own or another locale's, writes for another day of the
-  year: with en_US and fr no 3/4/2020 is left; with de and fi 3.4.2020 is.
-
-Only the year has four digits in a row, so every day of one year on every weekday shows all texts.
+To find such texts, every day of a leap year is written with every weekday and the year 0000. No
+other part of a date has four digits, so this stands for all years.
 """
 
 import re
@@ -23,13 +22,12 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from s2sjax import extras
 from s2sjax.data.sampling import Pairs, leak_free, quoted, require_enough, split_sizes
-from s2sjax.errors import UserError, check_range
+from s2sjax.errors import UserError, check_range, require
 
-STYLES = ("full", "long", "medium", "short")  # CLDR's, of every locale; the rest are skeletons
-YEAR = "0000"  # stands for the year in a text of any year
-_DAYS = [date(2024, 1, 1) + timedelta(i) for i in range(366)]  # a leap year, from Monday on
+STYLES = ("full", "long", "medium", "short")  # every locale has these; other formats are skeletons
+YEAR = "0000"  # stands for any year in a text
+_DAYS = [date(2024, 1, 1) + timedelta(i) for i in range(366)]  # a leap year
 _PARTS = {"M": 0, "L": 0, "d": 1, "E": 2, "e": 2, "c": 2}  # a field's letter: month, day, weekday
 
 
@@ -38,7 +36,7 @@ class Pattern(NamedTuple):
 
     template: str
     texts: dict[tuple[int, int, int], str]
-    """By month, day and weekday, in the year `YEAR`; Monday is 0."""
+    """By month, day and weekday (Monday is 0), in the year `YEAR`."""
 
     def write(self, day: date) -> str:
         text = self.texts[day.month, day.day, day.weekday()]
@@ -49,22 +47,19 @@ class Patterns(NamedTuple):
     """The patterns of some locales, and what they write."""
 
     of_locale: dict[str, list[Pattern]]
-    days: dict[str, tuple[int, int]]
-    """Month and day of every text of the year `YEAR`."""
-    characters: str
-    """Of the dates of any year, and of their answers."""
-    width: int
-    """Characters of the longest text."""
+    days: dict[str, tuple[int, int]]  # month and day of every text, in the year `YEAR`
+    characters: str  # of all texts and answers
+    width: int  # characters of the longest text
 
 
 @lru_cache(maxsize=8)
 def unambiguous_patterns(locales: tuple[str, ...], formats: tuple[str, ...]) -> Patterns:
-    """Each locale's patterns that write nothing which could be another day.
+    """Each locale's patterns, without those whose texts can be read as another day.
 
-    Raises UserError for a locale or format that does not exist, a locale that has no pattern left,
-    and where Babel is not installed.
+    Raises UserError for an unknown locale or format, a locale that has no pattern left, and where
+    Babel is not installed.
     """
-    babel = extras.require("babel")
+    babel = require("babel")
     known = {}
     for name in locales:
         try:
@@ -90,8 +85,8 @@ def unambiguous_patterns(locales: tuple[str, ...], formats: tuple[str, ...]) -> 
         written[name] = [p for p in patterns if ambiguous.isdisjoint(p.texts.values())]
         if not written[name]:
             raise UserError(
-                f"Dates.formats: {name} has none left: each lacks a part of the date, or its "
-                "century, or is mistaken for another day's; add full or long"
+                f"Dates.formats: {name} has none left: each lacks a part of the date, or can be "
+                "read as another day; add full or long"
             )
     kept = {text: days[text] for p in chain(*written.values()) for text in p.texts.values()}
     characters = "".join(sorted({*" -0123456789", *"".join(kept)}))
@@ -99,12 +94,12 @@ def unambiguous_patterns(locales: tuple[str, ...], formats: tuple[str, ...]) -> 
 
 
 def _cldr(locale: Any, name: str) -> Any:
-    """A locale's pattern of a style or skeleton, as Babel has it; None where there is none."""
+    """Babel's pattern of a style or skeleton, or None."""
     return locale.date_formats[name] if name in STYLES else locale.datetime_skeletons.get(name)
 
 
 def _patterns(locale: Any, formats: tuple[str, ...]) -> list[Pattern]:
-    """A locale's distinct patterns that show the whole date, and nothing but the date."""
+    """A locale's distinct patterns that show day, month and full year, and only the date."""
     patterns: dict[str, Pattern] = {}
     for cldr in filter(None, (_cldr(locale, name) for name in formats)):
         template = re.sub(r"\s", " ", cldr.format).replace("%(yyyy)s", "%(y)s")
@@ -124,26 +119,26 @@ def _patterns(locale: Any, formats: tuple[str, ...]) -> list[Pattern]:
 @cache
 def _field(locale: Any, name: str, part: int) -> dict[int, str]:
     """How a locale writes a field, such as MMMM, for every month, day or weekday."""
-    babel = extras.require("babel.dates")
+    babel = require("babel.dates")
     samples = {(day.month, day.day, day.weekday())[part]: day for day in _DAYS}
     written = {value: babel.DateTimeFormat(day, locale)[name] for value, day in samples.items()}
     return {value: re.sub(r"\s", " ", text) for value, text in written.items()}
 
 
 def names(listed: str) -> tuple[str, ...]:
-    """The names that a setting lists, commas between them."""
+    """The names in a setting, with commas between them."""
     return tuple(name.strip() for name in listed.split(","))
 
 
 @dataclass(frozen=True)
 class Dates:
-    """Dates of many languages to ISO: '3 de março de 2020' -> '2020-03-03'; none is asked twice."""
+    """Distinct dates of many languages to ISO: '3 de março de 2020' -> '2020-03-03'."""
 
     locales: str = "en_US,en_GB,de,fr,es,it,pt,nl,sv,da,fi,pl,cs,hu,tr,el,ru"
-    """Whose dates: CLDR's names, commas between them. Every one is equally likely."""
+    """CLDR's names of locales, with commas between them; all are equally likely."""
     formats: str = "full,long,medium,short,yMd,yMEd,yMMMEd"
-    """How they are written: CLDR's styles and skeletons, commas between them. Formats that could be
-    two dates are left out: see `data/dates.py`."""
+    """CLDR's styles and skeletons, with commas between them. Ambiguous formats are left out: see
+    `data/dates.py`."""
     first_year: int = 1900
     """Year of the earliest dates."""
     last_year: int = 2099
@@ -192,7 +187,7 @@ class Dates:
 
     @property
     def _ordinals(self) -> range:
-        """The dates, as days since the year 1."""
+        """The dates, as days from the year 1 on."""
         first, last = date(self.first_year, 1, 1), date(self.last_year, 12, 31)
         return range(first.toordinal(), last.toordinal() + 1)
 
@@ -208,7 +203,7 @@ class Dates:
         }
 
     def _draw(self, rng: np.random.Generator, size: int) -> list[tuple[date, Pattern]]:
-        """Dates, all equally likely, each with a locale's pattern: of any locale, any of its."""
+        """Draw dates, each with a locale, and one of its patterns."""
         patterns = list(self._patterns.of_locale.values())
         days = rng.integers(self._ordinals.start, self._ordinals.stop, size).tolist()
         locales = rng.integers(len(patterns), size=size).tolist()

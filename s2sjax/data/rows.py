@@ -1,7 +1,7 @@
 """A pair of strings to rows of ids, and ids back to text.
 
-There are two kinds of padding. A *space* that justification writes into the text is an ordinary
-character: it is read, predicted and scored. A *pad* fills a row and is neither read nor scored.
+There are two kinds of padding. The *spaces* of a justified text are ordinary characters: they are
+read, predicted and scored. A *pad* fills a row and is neither read nor scored.
 """
 
 import re
@@ -18,17 +18,13 @@ Row = tuple[list[int], list[int]]  # ids of a source and of a target
 
 
 class Examples(NamedTuple):
-    """Examples as int32 ids, on the host or on a device.
-
-    Attributes:
-        source: what the encoder reads, ``[..., n, source_time]``.
-        target: the start symbol, the answer and the end symbol, ``[..., n, target_time]``. The
-            decoder reads all but the last column and predicts all but the first. Where it reads
-            nothing, the first column is zero.
-    """
+    """Examples as int32 ids, on the host or on a device."""
 
     source: Any
+    """``[..., n, source_time]``."""
     target: Any
+    """Start symbol, answer and end symbol, ``[..., n, target_time]``. The decoder reads all but the
+    last column and predicts all but the first."""
 
 
 class Batch(NamedTuple):
@@ -48,21 +44,16 @@ class Formatter(NamedTuple):
 
     @property
     def source_pad_id(self) -> int | None:
-        """Id of what the encoder skips, or None where it reads every symbol."""
+        """Id that the encoder skips; None where it reads every symbol."""
         return NO_SYMBOL if self.text.mask_spaces else self.source.pad_id
 
     @property
-    def target_pad_id(self) -> int | None:
-        """Id of what fills targets and is not scored, or None where every target is full."""
-        return self.target.pad_id
-
-    @property
     def row_widths(self) -> tuple[int, int] | None:
-        """Symbols of a full source and target row, start and end symbols included."""
+        """Widths of full rows, start and end symbols included."""
         return None if self.widths is None else self.with_ends(*self.widths)
 
     def with_ends(self, source: int, target: int) -> tuple[int, int]:
-        """Symbols of the rows of a pair whose sides have so many symbols."""
+        """Widths of the rows of a pair with that many symbols."""
         text = self.text
         copies = 2 if text.source_order == "doubled" else 1
         return (
@@ -71,20 +62,20 @@ class Formatter(NamedTuple):
         )
 
     def source_ids(self, question: str) -> list[int]:
-        """The row of a source: its symbols in the order in which they are read, then the end."""
+        """The row of a source: its symbols in reading order, then the end symbol."""
         text = self.text
         space = self.source.encode(" ") if text.lag or text.source_justify else []
-        ids = self.source.encode(_rearranged(question, text.source_order))
+        ids = self.source.encode(_reordered(question, text.source_order))
         ids = self._placed(ids, 0, [NO_SYMBOL] if text.mask_spaces else space) + text.lag * space
         return [*ids, self.source.eos_id] if text.source_eos else ids
 
     def answer_ids(self, answer: str) -> list[int]:
-        """The symbols of an answer in the order in which they are written; no start, no end."""
+        """The symbols of an answer in writing order, without start and end symbol."""
         space = self.target.encode(" ") if self.text.target_justify else []
         return self._placed(self.target.encode(answer), 1, space)
 
     def _placed(self, ids: list[int], side: int, blank: list[int]) -> list[int]:
-        """Symbols in the order of a side, justified with blanks before or after that."""
+        """Justify and order the symbols of a side (0 source, 1 target)."""
         text = self.text
         order = (text.source_order, text.target_order)[side]
         justify = (text.source_justify, text.target_justify)[side]
@@ -96,18 +87,18 @@ class Formatter(NamedTuple):
         return copies * left + (copies * ids)[::step] + copies * right
 
     def target_ids(self, answer: str) -> list[int]:
-        """The row of a target: start symbol, if there is one, the answer, and the end symbol."""
+        """The row of a target: start symbol (0 where none is read), answer, end symbol."""
         ids, text = self.answer_ids(answer), self.text
         if text.start != "first_target":
             ids = [self.target.bos_id if text.start == "bos" else 0, *ids]
         return [*ids, self.target.eos_id] if text.target_eos else ids
 
     def row(self, pair: tuple[str, str]) -> Row:
-        """The source and the target row of a pair, not yet filled."""
+        """The source and the target row of a pair, without padding."""
         return self.source_ids(pair[0]), self.target_ids(pair[1])
 
     def filled(self, rows: Sequence[Row], widths: tuple[int, int] | None = None) -> Examples:
-        """Rows filled to `widths`; by default to those of the task, else of the widest rows."""
+        """Pad rows to `widths`; by default to those of the task, or of the widest rows."""
         sources, targets = [row[0] for row in rows], [row[1] for row in rows]
         widest = (max(map(len, sources), default=1), max(map(len, targets), default=1))
         source, target = widths or self.row_widths or widest
@@ -122,9 +113,9 @@ class Formatter(NamedTuple):
         return self.filled([self.row(pair) for pair in pairs], widths)
 
     def read(self, ids: Iterable[SupportsIndex], given: Sequence[int] = ()) -> str:
-        """The answer that decoded ids spell, without the spaces that justification wrote.
+        """The answer of decoded ids, without the spaces of justification.
 
-        `given` are the symbols that the decoder was given before them; an end symbol may be there.
+        `given` are symbols that the decoder did not predict; they come before `ids`.
         """
         ends = (self.target.eos_id, NO_SYMBOL)
         written = [*given, *takewhile(lambda i: i not in ends, map(int, ids))]
@@ -136,16 +127,16 @@ class Formatter(NamedTuple):
         return {"left": answer.rstrip(" "), "right": answer.lstrip(" ")}.get(side or "", answer)
 
     def reference(self, answer: str) -> str:
-        """An answer as the target's vocabulary would spell it, its unknown words as they stand."""
+        """An answer as the target's vocabulary spells it, with its unknown words."""
         return self.target.join(self.target.pieces(answer))
 
     def given(self, answer: str) -> list[int]:
-        """The symbols of an answer that are given to the decoder: its first one, or none."""
+        """The symbols of an answer that the decoder does not predict: its first one, or none."""
         return self.answer_ids(answer)[:1] if self.text.start == "first_target" else []
 
 
-def _rearranged(question: str, order: SourceOrder) -> str:
-    """Put the parts of a question in an order; orders of all its symbols are left to the ids."""
+def _reordered(question: str, order: SourceOrder) -> str:
+    """Reorder the digits or the operands of a question; `_placed` does the other orders."""
     if order == "digits_reversed":
         return re.sub("[0-9]+", lambda operand: operand[0][::-1], question)
     if order == "operands_swapped":

@@ -1,7 +1,6 @@
-"""Draws of distinct examples, and splits that cannot leak: what every generated task shares.
+"""Draws of distinct examples, and splits that cannot leak.
 
-Text is made on the host by NumPy, whose generators may change with its versions: a test pins hashes
-of every task's questions.
+NumPy's generators may change with its versions: a test pins hashes of every task's questions.
 """
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
@@ -13,14 +12,14 @@ import numpy as np
 from s2sjax.errors import UserError
 
 T = TypeVar("T")
-Draw = Callable[[np.random.Generator, int], Sequence[T]]  # so many examples, with replacement
+Draw = Callable[[np.random.Generator, int], Sequence[T]]  # that many examples, with replacement
 Pairs = list[tuple[str, str]]  # source and target strings
 
-HELD_OUT_SEED = 2_014  # of what all seeds of a study share: the year of Sutskever, Vinyals & Le
+HELD_OUT_SEED = 2_014  # of the draws that all seeds of a study share
 
 
 def split_sizes(task: object) -> dict[str, int]:
-    """How many examples each split has, by a task's settings."""
+    """How many examples each split of a task has."""
     return {split: getattr(task, split) for split in ("train", "dev", "test")}
 
 
@@ -31,7 +30,7 @@ def generator(key: jax.Array) -> np.random.Generator:
 
 def shared_generator() -> np.random.Generator:
     """The generator of the dev and test sets, which all seeds share."""
-    return np.random.default_rng([0, HELD_OUT_SEED])  # the data of JAX' threefry key of that seed
+    return np.random.default_rng([0, HELD_OUT_SEED])
 
 
 def distinct(
@@ -41,9 +40,9 @@ def distinct(
     rng: np.random.Generator,
     seen: set[Any],
 ) -> list[T]:
-    """The first `size` draws whose canonical form is not in `seen`, which grows by them.
+    """The first `size` draws whose canonical form is not in `seen`, and add those forms to it.
 
-    The caller makes sure that enough exist.
+    It does not end where fewer exist: see `require_enough`.
     """
     kept: list[T] = []
     at_a_time = max(64, size)
@@ -68,8 +67,8 @@ def leak_free(
     """Splits in which no canonical form occurs twice; only train depends on `key`.
 
     Where some examples are much likelier than others, the split that is drawn first takes them all.
-    With `pooled`, test and dev are therefore picked at random from as many draws as all splits have
-    together: every split then has its share, and test and dev depend on all sizes.
+    With `pooled`, test and dev are picked at random from one pool of the size of all splits, so
+    that every split has its share of them.
     """
     shared, seen = shared_generator(), set[Any]()
     if pooled:
@@ -85,7 +84,7 @@ def leak_free(
 
 
 def require_enough(sizes: Mapping[str, int], existing: int, what: str) -> None:
-    """Raise UserError when splits ask for more distinct examples than exist."""
+    """Raise UserError when splits need more distinct examples than exist."""
     if (total := sum(sizes.values())) > existing:
         raise UserError(
             f"{total:,} distinct {what} are asked for ({' + '.join(sizes)}) "

@@ -1,4 +1,4 @@
-"""Sentence pairs, or any pairs of strings, from files: read, and split so that nothing leaks."""
+"""Pairs of sentences, or of any strings, from files; the splits share no source."""
 
 import gzip
 import hashlib
@@ -20,7 +20,8 @@ from s2sjax.files import reading
 
 Pair = tuple[str, str]
 
-_LINES_NAMED = 5  # line numbers that a summary gives for a reason
+LINES_NAMED = 5
+"""Line numbers that a summary gives for each reason."""
 
 
 @dataclass(frozen=True)
@@ -30,8 +31,8 @@ class Sentences:
     A file is UTF-8 text (or the same as .gz), a line SOURCE, one tab, TARGET; or it is two files
     with a comma between them, one of sources and one of targets, line by line.
 
-    Every dev or test source is asked once. Where its file has several targets for it, all of them
-    are right answers; losses are those of the first.
+    Every source of dev and test is asked once. If it has several targets, all are right answers;
+    the loss is that of the first.
     """
 
     train: str = "train.tsv"
@@ -43,19 +44,20 @@ class Sentences:
     columns: str | None = None
     """Which columns of a line are source and target, such as 1,2; None: a line has just two."""
     dev_share: float = 0.05
-    """Share of the training file's sources that dev takes where it has no file. No source is on two
-    sides."""
+    """Share of the training file's sources for dev where it has no file. No source is in two
+    splits."""
     test_share: float = 0.05
     """The same for test."""
     stream: bool = False
-    """For files larger than memory: the training text stays on disk. It is read a few times at the
-    start, and its rows of ids are memory-mapped."""
+    """For files larger than memory: the training text stays on disk and is read a few times at the
+    start; its rows of ids are memory-mapped."""
     sha256: Annotated[str | None, tyro.conf.Suppress] = None
-    """Hash of the files' content; set by the experiment, so that a run goes on with them only."""
+    """Hash of the files' content; `pinned` sets it, so that a run resumes with the same content."""
 
     def __post_init__(self) -> None:
         for name in ("train", "dev", "test"):
-            if (given := getattr(self, name)) is not None and "" in files_of(given):
+            given = getattr(self, name)
+            if given is not None and not (len(files_of(given)) <= 2 and all(files_of(given))):
                 right = "a file of pairs, or two with a comma between them"
                 raise UserError(f"Sentences.{name} must be {right}, not {given!r}")
         for name in ("dev", "test"):
@@ -69,18 +71,14 @@ class Sentences:
             right = "two numbers from 1 on, such as 1,2"
             raise UserError(f"Sentences.columns must be {right}, not {self.columns!r}")
 
+    questions = "pairs from files"
     characters = source_width = target_width = sizes = None  # only the files tell
 
-    @property
-    def questions(self) -> str:
-        """What is asked, in words."""
-        return "pairs from files"
-
     def pinned(self) -> "Sentences":
-        """These settings with the hash of their files' content, which may not have changed."""
+        """These settings with the hash of their files' content; UserError if it has changed."""
         digest = hashlib.sha256()
-        for part in (self.train, self.dev, self.test):
-            for path in files_of(part) if part else ():
+        for part in filter(None, (self.train, self.dev, self.test)):
+            for path in files_of(part):
                 if not Path(path).is_file() and Path(path).exists():
                     raise UserError(f"{path} is no regular file: pairs are read more than once")
                 with reading(path), open(path, "rb") as file:
@@ -96,11 +94,11 @@ class Sentences:
         return self.corpus().splits
 
     def corpus(self) -> "Corpus":
-        """All that the files hold; read once."""
-        return corpus(self.pinned() if self.sha256 is None else self)
+        """The content of the files; read once."""
+        return read_corpus(self.pinned() if self.sha256 is None else self)
 
     def answers(self, source: str) -> tuple[str, ...]:
-        """The targets that dev, test or training pairs have for a source; UserError for none."""
+        """The targets of a source in the dev, test or training pairs; UserError for none."""
         for answers in reversed(self.corpus().answers.values()):
             if source.strip() in answers:
                 return answers[source.strip()]
@@ -108,76 +106,73 @@ class Sentences:
 
 
 class Corpus(NamedTuple):
-    """What was read."""
+    """The content of a task's files."""
 
-    splits: Mapping[str, Iterable[Pair]]  # dev and test have a source once
-    answers: dict[str, dict[str, tuple[str, ...]]]  # by split and source; of a stream not train's
-    notes: Mapping[str, str]  # what was skipped, and sources that splits share
+    splits: Mapping[str, Iterable[Pair]]  # dev and test have every source once
+    answers: dict[str, dict[str, tuple[str, ...]]]  # by split and source; not of a streamed train
+    notes: Mapping[str, str]  # skipped lines, and sources that splits share
 
 
 @lru_cache(maxsize=4)
-def corpus(task: Sentences) -> Corpus:
+def read_corpus(task: Sentences) -> Corpus:
     """Read and split the pairs of a task; a file that cannot be used is a UserError."""
     task.pinned()  # refuses files that have changed
     own = {name: file for name in ("dev", "test") if (file := getattr(task, name)) is not None}
     shares = {n: getattr(task, f"{n}_share") for n in ("dev", "test") if n not in own}
     train = PairFile(task.train, task.columns, shares)
     splits, summary = train.read(keep_train=not task.stream)
-    notes, answers = {"train": summary}, dict[str, dict[str, tuple[str, ...]]]()
+    notes = {"train": summary}
     for name, file in own.items():
         found, notes[name] = PairFile(file, task.columns).read()
         splits[name] = found["train"]
+    answers = {}
     for name, pairs in splits.items():
-        targets: dict[str, list[str]] = {}
+        targets: dict[str, dict[str, None]] = {}
         for source, target in pairs:
-            targets.setdefault(source, []).append(target)
-        answers[name] = {source: tuple(dict.fromkeys(some)) for source, some in targets.items()}
+            targets.setdefault(source, {})[target] = None
+        answers[name] = {source: tuple(several) for source, several in targets.items()}
         if name != "train":
-            splits[name] = [(source, some[0]) for source, some in targets.items()]
-            if several := sum(len(set(some)) > 1 for some in targets.values()):
-                notes[f"{name} sources with several right answers"] = f"{several:,}"
-    types = {name: [source_type(source) for source, _ in splits[name]] for name in own}
-    asked = set().union(*types.values())
-    trained = {t for source, _ in train if (t := source_type(source)) in asked} if own else set()
-    for name, some in types.items():
-        if n := sum(t in trained for t in some):
-            notes[f"{name} sources that are also trained on"] = f"{n:,} of {len(some):,}"
+            splits[name] = [(source, several[0]) for source, several in answers[name].items()]
+            if n := sum(len(several) > 1 for several in answers[name].values()):
+                notes[f"{name} sources with several right answers"] = f"{n:,}"
+    if own:
+        types = {name: [source_type(source) for source, _ in splits[name]] for name in own}
+        asked = set().union(*types.values())
+        trained = asked.intersection(source_type(source) for source, _ in train)
+        for name, of_split in types.items():
+            if n := sum(one in trained for one in of_split):
+                notes[f"{name} sources that are also trained on"] = f"{n:,} of {len(of_split):,}"
     return Corpus(splits | ({"train": train} if task.stream else {}), answers, notes)
 
 
 def files_of(given: str) -> tuple[str, ...]:
-    """The one or two files of a setting; an empty name stands for what is wrong with it."""
-    if Path(given).exists():  # its own name may have a comma
-        return (given,)
-    names = tuple(name.strip() for name in given.split(","))
-    return names if len(names) <= 2 else ("",)
+    """The files that a setting names; the name of a file that exists may have a comma."""
+    return (given,) if Path(given).exists() else tuple(map(str.strip, given.split(",")))
 
 
 def source_type(source: str) -> str:
-    """What equal sources have in common, whichever rules read them.
-
-    The sentence composed, in small letters, without blanks: "Don't" and "don ' t" are one type.
-    """
+    """What equal sources have in common: the text composed, in small letters, without blanks."""
     return "".join(Rules().normalise(source).split())
 
 
 class PairFile:
-    """The pairs of a file, or of two: read anew whenever they are iterated, dev and test left out.
+    """The pairs of a file, or of two; iterating reads the training pairs anew.
 
-    Which split a pair belongs to is a function of its source alone: of its type's SHA-256, as a
-    number from 0 to 1, the lowest share is the test set and the next the dev set. So a split
-    survives another order and another machine, and lines that are added move none of the others.
-    `given` and `columns` are as in `Sentences`; `shares` of dev and test, if the file has them too.
+    The SHA-256 of a source's type, as a number from 0 to 1, decides its split: the lowest share is
+    the test set, the next the dev set. Lines that are added or moved change no other line's split.
+    `given` and `columns` are as in `Sentences`; `shares` are those of dev and test.
     """
 
     def __init__(
         self, given: str, columns: str | None = None, shares: Mapping[str, float] | None = None
     ):
         self._paths, self._shares = files_of(given), shares or {}
+        self._name = " and ".join(self._paths)
         self._columns = tuple(int(n) - 1 for n in columns.split(",")) if columns else None
 
     def __iter__(self) -> Iterator[Pair]:
-        return (pair for pair in self._pairs() if self._split_of(pair[0]) == "train")
+        pairs = (pair for pair in self._lines() if not isinstance(pair, str))
+        return (pair for pair in pairs if self._split_of(pair[0]) == "train")
 
     def _split_of(self, source: str) -> str:
         if not self._shares:
@@ -189,89 +184,77 @@ class PairFile:
         return "dev" if place < sum(self._shares.values()) else "train"
 
     def read(self, *, keep_train: bool = True) -> tuple[dict[str, list[Pair]], str]:
-        """The pairs of every split, those of train only if asked for; in words, what was skipped.
+        """The pairs of every split, and a summary of skipped lines.
 
-        A file that cannot be read, or a split without a pair, is a UserError.
+        Raises UserError for a file that cannot be read, and for a split without a pair.
         """
         splits: dict[str, list[Pair]] = {split: [] for split in ("train", *self._shares)}
-        sizes, skipped = Counter[str](), []
-        for number, pair in self._lines():
+        sizes, skipped = Counter[str](), dict[str, list[int]]()
+        for number, pair in enumerate(self._lines(), start=1):
             if isinstance(pair, str):
-                skipped.append((number, pair))
+                skipped.setdefault(pair, []).append(number)
                 continue
             split = self._split_of(pair[0])
             sizes[split] += 1
             if keep_train or split != "train":
                 splits[split].append(pair)
-        name, summary = " and ".join(self._paths), _summary(sizes.total(), skipped)
+        summary = _summary(sizes.total(), skipped)
         if not sizes:
-            right = "be SOURCE, one tab, TARGET"
-            if len(self._paths) == 2:
-                right = "have text in both files"
-            what = "has no pair" if skipped else "is empty"
-            why = f"; {summary}" if skipped else ""
-            raise UserError(f"{name} {what}: a line must {right}{why}")
+            two = len(self._paths) == 2
+            right = "have text in both files" if two else "be SOURCE, one tab, TARGET"
+            what, why = ("has no pair", f"; {summary}") if skipped else ("is empty", "")
+            raise UserError(f"{self._name} {what}: a line must {right}{why}")
         for split in splits:
             if not sizes[split]:
-                kinds = len({source_type(source) for source, _ in self._pairs()})
                 share = self._shares.get(split, 1 - sum(self._shares.values()))
                 raise UserError(
-                    f"{name} has {kinds:,} distinct source{'s' * (kinds != 1)}, and none falls to "
-                    f"{split}, whose share is {share:.3g}: give more sources, or another share"
+                    f"{self._name} has no source for {split}, whose share is {share:.3g}: "
+                    "give more sources, or another share"
                 )
         return splits, summary
 
-    def _pairs(self) -> Iterator[Pair]:
-        return (pair for _, pair in self._lines() if not isinstance(pair, str))
-
-    def _lines(self) -> Iterator[tuple[int, Pair | str]]:
-        """The number of every line, and its pair or why it is none."""
-        names = " and ".join(self._paths)
-        for number, lines in enumerate(zip_longest(*map(_raw_lines, self._paths)), start=1):
-            if None in lines:
-                raise UserError(f"{names} are not aligned: only one has a line {number:,}")
-            texts = [_decoded(line, number, names) for line in lines]
-            columns = texts[0].split("\t") if len(texts) == 1 else texts
-            yield number, _pair_of(columns, self._columns)
+    def _lines(self) -> Iterator[Pair | str]:
+        """The pair of every line, or why it has none."""
+        for number, texts in enumerate(zip_longest(*map(_texts, self._paths)), start=1):
+            if None in texts:
+                raise UserError(f"{self._name} are not aligned: only one has a line {number:,}")
+            yield _pair_of(texts if len(texts) == 2 else texts[0].split("\t"), self._columns)
 
 
-def _summary(pairs: int, skipped: Sequence[tuple[int, str]]) -> str:
-    """One line: how many lines were no pairs, for which reasons, and where the first are."""
+def _summary(pairs: int, skipped: Mapping[str, Sequence[int]]) -> str:
+    """One line: how many lines have no pair, why, and where the first are."""
     if not skipped:
         return f"{pairs:,} pairs, no line skipped"
     reasons = []
-    for reason, n in Counter(reason for _, reason in skipped).most_common():
-        first = [f"{line:,}" for line, why in skipped if why == reason][:_LINES_NAMED]
-        more = f" and {n - _LINES_NAMED:,} more" if n > _LINES_NAMED else ""
-        reasons.append(f"{reason} ({'line' if n == 1 else 'lines'} {', '.join(first)}{more})")
-    total = pairs + len(skipped)
-    return f"{len(skipped):,} of {total:,} lines skipped: {'; '.join(reasons)}"
+    for reason, lines in sorted(skipped.items(), key=lambda item: -len(item[1])):
+        first = ", ".join(f"{line:,}" for line in lines[:LINES_NAMED])
+        more = f" and {len(lines) - LINES_NAMED:,} more" if len(lines) > LINES_NAMED else ""
+        reasons.append(f"{reason} ({'line' if len(lines) == 1 else 'lines'} {first}{more})")
+    n = sum(map(len, skipped.values()))
+    return f"{n:,} of {pairs + n:,} lines skipped: {'; '.join(reasons)}"
 
 
-def _raw_lines(path: str) -> Iterator[bytes]:
+def _texts(path: str) -> Iterator[str]:
+    """The lines of a file, without their ends and the byte-order mark."""
+    number = 0
     try:
         with gzip.open(path) if path.endswith(".gz") else open(path, "rb") as file:
-            yield from file
+            for number, line in enumerate(file, start=1):
+                text = line.decode()
+                if "\0" in text:
+                    raise ValueError("it has a zero byte")
+                text = text.removesuffix("\n").removesuffix("\r")
+                yield text.removeprefix("\ufeff") if number == 1 else text
+    except ValueError as error:
+        what = f"line {number:,} of {path} is no UTF-8 text ({error})"
+        raise UserError(f"{what}: save it as UTF-8") from error
     except (OSError, EOFError, zlib.error) as error:
         reason = getattr(error, "strerror", None) or error
         raise UserError(f"{path} cannot be read: {reason}") from error
 
 
-def _decoded(line: bytes, number: int, names: str) -> str:
-    """A line as text, without its end and the file's byte-order mark."""
-    try:
-        text = line.decode()
-        if "\0" in text:
-            raise ValueError("it has a zero byte")
-    except ValueError as error:
-        what = f"line {number:,} of {names} is no UTF-8 text ({error})"
-        raise UserError(f"{what}: save it as UTF-8") from error
-    text = text.removesuffix("\n").removesuffix("\r")
-    return text.removeprefix("\ufeff") if number == 1 else text
-
-
 def _pair_of(columns: Sequence[str], chosen: Sequence[int] | None) -> Pair | str:
-    """The pair in the columns of a line, without the blanks around each side; or why it is none."""
+    """The pair in the columns of a line, without blanks around each side; or why it has none."""
     columns = [column.strip() for column in columns]
     if not any(columns):
         return "blank"
@@ -279,7 +262,7 @@ def _pair_of(columns: Sequence[str], chosen: Sequence[int] | None) -> Pair | str
         if max(chosen) >= len(columns):
             return f"fewer than {max(chosen) + 1} columns"
         columns = [columns[i] for i in chosen]
-    while len(columns) > 2 and not columns[-1]:  # a tab at the end of a line begins no column
+    while len(columns) > 2 and not columns[-1]:  # a tab at the end of a line
         columns.pop()
     if len(columns) != 2:
         return "no tab" if len(columns) == 1 else "more than one tab, see Sentences.columns"

@@ -1,8 +1,7 @@
-"""Subwords: pieces of words, found by merging bytes, from which any text can be put together.
+"""Subwords: byte-pair encoding (Sennrich, Haddow & Birch, 2016) of UTF-8 bytes.
 
-Byte-pair encoding (Sennrich, Haddow & Birch, 2016) over the bytes of UTF-8, each written as a
-character that can be seen, inside what GPT-2's regular expression takes for a word (Radford et al.,
-2019). The package `tokenizers` learns and applies the merges.
+As in GPT-2 (Radford et al., 2019), a byte is written as a visible character, and its regular
+expression cuts texts into words; no merge crosses a cut. The package `tokenizers` does the work.
 """
 
 import json
@@ -13,20 +12,19 @@ from functools import cached_property
 from typing import Any
 
 from s2sjax.data.vocab import SPECIALS, Vocabulary, visible
-from s2sjax.errors import LARGEST, UserError
-from s2sjax.extras import require
+from s2sjax.errors import UserError, require
 
-_SEEN = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), 256)]
-_UNSEEN = [byte for byte in range(256) if byte not in _SEEN]
+_VISIBLE = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), 256)]
+_INVISIBLE = [byte for byte in range(256) if byte not in _VISIBLE]
 
-ALPHABET = tuple(chr(b if b in _SEEN else 256 + _UNSEEN.index(b)) for b in range(256))
-"""The character that each byte is written as, as by GPT-2; a blank is 'Ġ'."""
+ALPHABET = tuple(chr(b if b in _VISIBLE else 256 + _INVISIBLE.index(b)) for b in range(256))
+"""The character that GPT-2 writes for each byte; a blank is 'Ġ'."""
 
 _BYTES = {character: byte for byte, character in enumerate(ALPHABET)}
 
 
 def _tokenizer(ids: dict[str, int], merges: list[tuple[str, str]]) -> Any:
-    """A byte-level tokenizer; of one thread, because many are slower on a busy machine."""
+    """A byte-level tokenizer; by default with one thread: many are slower on a busy machine."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     package = require("tokenizers")
     tokenizer = package.Tokenizer(package.models.BPE(ids, merges))
@@ -35,7 +33,7 @@ def _tokenizer(ids: dict[str, int], merges: list[tuple[str, str]]) -> Any:
 
 
 def _prefixed(text: str) -> str:
-    """A text with a blank before it; raises UserError for what UTF-8 cannot write."""
+    """A text with a blank before it."""
     try:
         text.encode()
     except UnicodeEncodeError as error:
@@ -51,9 +49,9 @@ def _bytes(pieces: Iterable[str]) -> bytes:
 class SubwordVocabulary(Vocabulary):
     """The four special symbols, the 256 bytes, then what the merges make.
 
-    Nothing is unknown, and ``decode(encode(text)) == text``, letter case and normal form included.
-    A blank is put before the text and taken off again, so that its first word is the symbol that it
-    is elsewhere. Bytes of a model that are no UTF-8 become "\ufffd".
+    Nothing is unknown: ``decode(encode(text)) == text``. `encode` puts a blank before the text, so
+    that its first word has the ids that it has elsewhere; `decode` removes it, and writes "\ufffd"
+    for bytes that are no UTF-8.
     """
 
     merges: tuple[tuple[str, str], ...]
@@ -70,16 +68,8 @@ class SubwordVocabulary(Vocabulary):
     def build(cls, texts: Iterable[str], *, max_size: int, min_count=2) -> "SubwordVocabulary":
         """Learn merges of pairs that occur `min_count` times; the order of texts does not matter.
 
-        Raises UserError for a limit out of range, for a text that UTF-8 cannot write, and where the
-        extra `text` is not installed.
+        Raises UserError where the extra `text` is not installed.
         """
-        if not 260 <= max_size <= LARGEST:
-            raise UserError(
-                "max_size must be at least 260 (four special symbols and 256 bytes) "
-                f"and at most {LARGEST:,}, not {max_size}"
-            )
-        if min_count < 1:
-            raise UserError(f"min_count must be at least 1, not {min_count}")
         tokenizer = _tokenizer({}, [])
         trainer = require("tokenizers").trainers.BpeTrainer(
             vocab_size=max_size - len(SPECIALS),
@@ -90,7 +80,7 @@ class SubwordVocabulary(Vocabulary):
         )
         tokenizer.train_from_iterator(map(_prefixed, texts), trainer)
         merges = json.loads(tokenizer.to_str())["model"]["merges"]
-        return cls(tuple((left, right) for left, right in merges))
+        return cls(tuple(map(tuple, merges)))
 
     @cached_property
     def symbols(self) -> tuple[str, ...]:

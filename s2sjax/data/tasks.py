@@ -1,4 +1,4 @@
-"""What a task is: settings that make pairs of strings, split without leaks."""
+"""A task: settings that make pairs of strings, split without leaks."""
 
 from collections.abc import Iterable, Mapping
 from typing import Protocol, runtime_checkable
@@ -18,33 +18,21 @@ TaskConfig = Addition | Toy | Dates | Sentences
 
 @runtime_checkable
 class Task(Protocol):
-    """What every task offers, also one from outside this package: a frozen dataclass of settings.
+    """A task, also one of your own: a frozen dataclass of settings with these members.
 
-    Sizes that cannot be raise UserError when it is built; files and packages when first used.
+    What only the pairs tell is None.
     """
 
-    @property
-    def sizes(self) -> Mapping[str, int] | None:
-        """How many pairs every split has; None where only the files tell: all seeds share them."""
-
-    @property
-    def characters(self) -> str | None:
-        """All characters of its strings; None where only the pairs tell."""
-
-    @property
-    def source_width(self) -> int | None:
-        """Characters of the longest source; None where only the pairs tell."""
-
-    @property
-    def target_width(self) -> int | None:
-        """Characters of the longest target; None where only the pairs tell."""
-
-    @property
-    def questions(self) -> str:
-        """What is asked, in words."""
+    questions: str  # in words, such as "dates"
+    sizes: (
+        Mapping[str, int] | None
+    )  # pairs of every split; None: from files, the same for all seeds
+    characters: str | None  # of all strings
+    source_width: int | None  # characters of the longest source
+    target_width: int | None  # characters of the longest target
 
     def pinned(self) -> "Task":
-        """The task with the hash of its files' content; itself where it reads none."""
+        """The task with the hash of its files' content, if it reads files."""
 
     def pairs(self, key: jax.Array) -> Mapping[str, Iterable[tuple[str, str]]]:
         """Pairs of the splits train, dev and test: a pure function of the settings and the key."""

@@ -1,4 +1,4 @@
-"""Copy, reverse and sort strings: tasks whose difficulty is known, for tests and controls."""
+"""Copy, reverse and sort strings: tasks of known difficulty, for tests and controls."""
 
 from dataclasses import dataclass
 from functools import partial
@@ -16,10 +16,9 @@ from s2sjax.errors import UserError, check_range
 
 @dataclass(frozen=True)
 class Toy:
-    """Strings to copy, reverse or sort, all distinct: 'bca' -> 'bca' | 'acb' | 'abc'.
+    """Distinct strings to copy, reverse or sort: 'bca' -> 'bca' | 'acb' | 'abc'.
 
-    Their length is uniform in min_length .. max_length where enough strings exist; of lengths with
-    few strings each split has its share (`pooled` in `sampling.leak_free`).
+    Their length is uniform in min_length .. max_length where enough strings exist.
     """
 
     kind: Literal["copy", "reverse", "sort"] = "copy"
@@ -31,8 +30,8 @@ class Toy:
     max_length: int = 6
     """Longest string, in characters."""
     longer: int = 0
-    """If not 0, the test has as many strings again, 2 x `test` in all: the second half are up to so
-    many characters longer than any that was trained on."""
+    """If not 0, the test has `test` more strings, each up to this many characters longer than
+    `max_length`."""
     train: int = 2_000
     """Training strings."""
     dev: int = 200
@@ -98,7 +97,6 @@ class Toy:
         return {split: [(s, self.answers(s)[0]) for s in rows] for split, rows in drawn.items()}
 
     def _strings(self, shortest: int, longest: int, rng: Generator, size: int) -> list[str]:
-        """Draw strings, their length uniform in shortest .. longest."""
         rows = np.array(list(self._alphabet))[rng.integers(0, self.symbols, (size, longest))]
         lengths = rng.integers(shortest, longest + 1, size)
         return ["".join(row[:n]) for row, n in zip(rows, lengths, strict=True)]

@@ -21,7 +21,7 @@ NO_SYMBOL = -1  # no symbol's id: what is never read, written or scored needs no
 class Vocabulary(ABC):
     """Text to ids and back; an id is a position in `symbols`.
 
-    The special symbols come first and are known by their ids alone: no text is ever read as one.
+    The special symbols come first. No text is ever read as one.
     """
 
     @property
@@ -44,7 +44,7 @@ class Vocabulary(ABC):
 
     @abstractmethod
     def to_json(self) -> dict[str, Any]:
-        """JSON values from which `vocabularies.from_json` makes an equal vocabulary."""
+        """JSON values from which `dataset.load_vocabulary` makes an equal vocabulary."""
 
     @cached_property
     def _ids(self) -> dict[str, int]:
@@ -55,48 +55,41 @@ class Vocabulary(ABC):
 
     @property
     def pad_id(self) -> int | None:
-        """Id that fills rows, or None where every row is full."""
+        """Id that fills rows; None where every row is full."""
         return self.specials.index(PAD) if PAD in self.specials else None
 
     @property
     def bos_id(self) -> int:
-        """Id that starts decoding; a vocabulary without one raises ValueError."""
+        """Id that starts decoding; ValueError where there is none."""
         return self.specials.index(BOS)
 
     @property
     def eos_id(self) -> int:
-        """Id that ends a sequence; `NO_SYMBOL` where none does and all have full width."""
+        """Id that ends a sequence; `NO_SYMBOL` where all sequences have full width."""
         return self.specials.index(EOS) if EOS in self.specials else NO_SYMBOL
 
     @property
     def unk_id(self) -> int:
-        """Id of what is unknown; `NO_SYMBOL` where that is refused."""
+        """Id of an unknown piece; `NO_SYMBOL` where unknown pieces are refused."""
         return self.specials.index(UNK) if UNK in self.specials else NO_SYMBOL
 
-    def unknown(self, text: str) -> list[str]:
-        """The pieces that the vocabulary lacks, each once."""
-        return [piece for piece in dict.fromkeys(self.pieces(text)) if piece not in self._ids]
-
     def encode(self, text: str) -> list[int]:
-        """Ids of the pieces of `text`; an unknown one is unk, or UserError where there is none."""
-        known, unk_id = self._ids, self.unk_id
-        ids = [known.get(piece, unk_id) for piece in self.pieces(text)]
+        """Ids of the pieces of `text`; UserError for an unknown one where there is no unk."""
+        known, pieces = self._ids, self.pieces(text)
+        ids = [known.get(piece, self.unk_id) for piece in pieces]
         if NO_SYMBOL in ids:
+            unknown = "".join(dict.fromkeys(piece for piece in pieces if piece not in known))
             raise UserError(
-                f"{text!r} has characters outside the vocabulary: {''.join(self.unknown(text))!r}; "
+                f"{text!r} has characters outside the vocabulary: {unknown!r}; "
                 f"it holds {''.join(known)!r}"
             )
         return ids
 
-    def spell(self, ids: Iterable[SupportsIndex]) -> list[str]:
-        """The symbols of ids, one for each, up to the first end symbol or `NO_SYMBOL`."""
-        ends = (self.eos_id, NO_SYMBOL)
-        return [self.symbols[i] for i in takewhile(lambda i: i not in ends, map(int, ids))]
-
     def decode(self, ids: Iterable[SupportsIndex]) -> str:
         """Text up to the first end symbol; pad, bos and `NO_SYMBOL` are left out."""
-        left_out = {NO_SYMBOL, *(i for i, s in enumerate(self.specials) if s in (PAD, BOS))}
-        return self.join(self.spell(i for i in map(int, ids) if i not in left_out))
+        silent = {NO_SYMBOL, *(i for i, s in enumerate(self.specials) if s in (PAD, BOS))}
+        kept = (i for i in map(int, ids) if i not in silent)
+        return self.join(self.symbols[i] for i in takewhile(lambda i: i != self.eos_id, kept))
 
     def show(self, i: int) -> str:
         """One symbol as a person can see it."""
@@ -104,34 +97,34 @@ class Vocabulary(ABC):
 
 
 def visible(text: str) -> str:
-    """A text in which blanks, and what cannot be printed, are seen."""
+    """A text in which blanks and control characters can be seen."""
     shown = (c if c.isprintable() else repr(c)[1:-1] for c in text)
     return "".join(shown).replace(" ", "␣")
 
 
-def commonest(counts: Counter[str], min_count: int, max_size: int, what: str) -> list[str]:
-    """The commonest symbols, at most `max_size` - 4; equally common ones by their code points.
+def commonest(pieces: Iterable[str], min_count: int, max_size: int) -> list[str]:
+    """The commonest pieces, at most `max_size` - 4; of equally common ones the lower code points.
 
-    Raises UserError when none occurs `min_count` times, or a limit is out of range.
+    Raises UserError when none occurs `min_count` times.
     """
-    if min_count < 1:
-        raise UserError(f"min_count must be at least 1, not {min_count}")
-    if max_size < 5:
-        raise UserError(f"max_size must be at least 5 (four are special), not {max_size}")
-    if not counts:
-        raise UserError(f"there are no {what}s to make a vocabulary of: the texts are empty")
-    common = [symbol for symbol, n in counts.items() if n >= min_count]
+    counts = Counter(pieces)
+    common = [piece for piece, n in counts.items() if n >= min_count]
     if not common:
-        raise UserError(f"no {what} occurs {min_count:,} times: lower min_count")
-    return sorted(common, key=lambda symbol: (-counts[symbol], symbol))[: max_size - 4]
+        raise UserError(f"no symbol occurs {min_count:,} times in training: lower Text.min_count")
+    return sorted(common, key=lambda piece: (-counts[piece], piece))[: max_size - 4]
+
+
+def check_distinct(symbols: Sequence[str]) -> None:
+    """Raise ValueError when a symbol is there twice."""
+    if len(set(symbols)) < len(symbols):
+        raise ValueError(f"{Counter(symbols).most_common(1)[0][0]!r} is there twice")
 
 
 @dataclass(frozen=True)
 class CharacterVocabulary(Vocabulary):
-    """Special symbols, then characters, of texts in Unicode's composed form (NFC).
+    """Special symbols, then characters; texts are read in Unicode's composed form (NFC).
 
-    Published models have fewer `specials`, on which their parameter counts depend: the notebook has
-    ``(EOS,)`` and twelve characters, Saitoh ``(BOS,)`` and the same twelve, Keras these alone.
+    Published models have fewer special symbols: the notebook has EOS, Saitoh BOS, Keras none.
     """
 
     characters: str
@@ -140,14 +133,13 @@ class CharacterVocabulary(Vocabulary):
     def __post_init__(self) -> None:
         if not set(self.specials) <= set(SPECIALS):
             raise ValueError(f"specials must be among {SPECIALS}")
-        if len(set(self.symbols)) != len(self.symbols):
-            raise ValueError(f"a symbol stands twice in {self.symbols!r}")
+        check_distinct(self.symbols)
 
     @classmethod
     def build(cls, texts: Iterable[str], *, min_count=1, max_size=LARGEST) -> "CharacterVocabulary":
         """The commonest characters of texts: see `commonest`."""
-        counts = Counter(c for text in texts for c in unicodedata.normalize("NFC", text))
-        return cls("".join(commonest(counts, min_count, max_size, "character")))
+        characters = (c for text in texts for c in unicodedata.normalize("NFC", text))
+        return cls("".join(commonest(characters, min_count, max_size)))
 
     @cached_property
     def symbols(self) -> tuple[str, ...]:
@@ -166,9 +158,9 @@ class CharacterVocabulary(Vocabulary):
 
 
 def fill(rows: Sequence[Sequence[int]], width: int, pad_id: int | None) -> np.ndarray:
-    """Rows of ids as one int32 array ``[len(rows), width]``, filled with padding on the right.
+    """Rows of ids as one int32 array ``[len(rows), width]``, padded on the right.
 
-    Raises UserError for a row longer than `width`, and for a shorter one where there is no pad id.
+    Raises UserError for a row that is too long, or too short where there is no pad id.
     """
     out = np.full((len(rows), width), NO_SYMBOL if pad_id is None else pad_id, np.int32)
     for row, ids in zip(out, rows, strict=True):

@@ -10,7 +10,6 @@ With a query q, which is a decoder state, and the encoder's output m_s at source
     context    c = sum of a_s m_s
     readout    r = tanh(Wc [c; h])              Luong et al., equation 5; input of the output layer
 
-Queries may be those of one step or of a whole target, which then attends in batched products.
 Energies and contexts are computed in float32 at every precision setting.
 """
 
@@ -27,11 +26,11 @@ from s2sjax.model.initialisers import initialisers
 from s2sjax.model.linear import matmul
 
 _einsum = partial(jnp.einsum, precision=jax.lax.Precision.HIGHEST)
-_MASKED = -1e30  # below any real energy; minus infinity gives NaN in a row of padding alone
+_MASKED = -1e30  # minus infinity would give NaN in a row of padding alone
 
 
 class Memory(NamedTuple):
-    """The encoder's outputs, as they are and as keys; the mask is true at real symbols."""
+    """The encoder's outputs and their keys; the mask is true at real symbols."""
 
     values: Float[Array, "batch source_time hidden"]
     keys: Float[Array, "batch source_time hidden"]
@@ -58,7 +57,7 @@ class Attention(nn.Module):
         values: Float[Array, "batch source_time hidden"],
         mask: Bool[Array, "batch source_time"] | None,
     ) -> Memory:
-        """Project the encoder's outputs to keys, once for all queries."""
+        """Compute the keys, once for all queries."""
         if self.config.attention == "dot":
             return Memory(values, values, mask)
         return Memory(values, matmul(values, self.wk, self.config.precision), mask)
@@ -66,7 +65,7 @@ class Attention(nn.Module):
     def attend(
         self, query: Float[Array, "batch *time hidden"], memory: Memory
     ) -> tuple[Float[Array, "batch *time hidden"], Float[Array, "batch *time source_time"]]:
-        """Queries to contexts and attention weights; the weights of padding are exactly zero."""
+        """Contexts and weights of queries: of one step, or of all steps at once."""
         steps = (1,) * (query.ndim - 2)  # so that masks and keys broadcast over the queries
         if self.config.attention == "additive":
             query = matmul(query, self.wq, self.config.precision)[..., None, :]
@@ -83,6 +82,6 @@ class Attention(nn.Module):
     def readout(
         self, context: Float[Array, "batch *time hidden"], top: Float[Array, "batch *time hidden"]
     ) -> Float[Array, "batch *time hidden"]:
-        """Combine contexts and the decoder's top outputs."""
+        """Readouts of contexts and the decoder's top outputs."""
         joined = jnp.concatenate([context, top], axis=-1)
         return jnp.tanh(matmul(joined, self.wc, self.config.precision))

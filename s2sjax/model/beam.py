@@ -1,11 +1,11 @@
 """Beam search, over any step function and carry.
 
-A row keeps the `size` best hypotheses that go on and the `size` best that have ended. At every step
-all continuations by one symbol are ranked by log probability. The best `size` that do not end go
-on; those that end are kept if they are among the best `size` of all. (A beam of one without length
-penalty is greedy decoding.) After `max_decode_len` symbols, unfinished hypotheses are ranked with
-the finished ones by the same score. Of equals the one that ended first comes first, then the one
-whose parent ranked higher, then the one with the smallest id.
+A row has `size` open hypotheses and the best `size` that have ended. Every step ranks all
+continuations by one symbol by log probability. The best `size` that do not end stay open; those
+that end are kept if they are among the best `size` of all. (A beam of one without length penalty is
+greedy decoding.) After `max_decode_len` symbols open and ended hypotheses are ranked together. Of
+equals the one that ended first comes first, then the one whose parent ranked higher, then the one
+with the smallest id.
 """
 
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ class Beam:
     size: int
     """Hypotheses per row."""
     length_penalty: float = 1.0
-    """Alpha of `penalty`: 0 compares log probabilities, 1 nearly the same per symbol."""
+    """Alpha of `penalty`: 0 compares log probabilities, 1 about log probabilities per symbol."""
 
     def __post_init__(self) -> None:
         if not isinstance(self.size, int):
@@ -35,15 +35,15 @@ class Beam:
         check_range(0, self, "length_penalty", most=10)
 
     def penalty(self, length: int) -> float:
-        """Divides the log probability of `length` symbols, the last included (Wu et al., 2016)."""
+        """The divisor of the log probability of `length` symbols (Wu et al., 2016)."""
         return ((5 + length) / 6) ** self.length_penalty
 
 
 class Beams(NamedTuple):
-    """The best hypotheses of every row, best first; fields as in `Decoded`.
+    """The hypotheses of every row, best first; fields as in `Decoded`.
 
-    A score is the sum of the log probabilities, divided by the length penalty. Where fewer than
-    `size` sequences are possible the last places have score minus infinity.
+    A score is the sum of log probabilities, divided by the length penalty; minus infinity where
+    fewer than `size` sequences are possible.
     """
 
     tokens: Int[Array, "batch size time"]
@@ -67,13 +67,13 @@ def beam_search(
     max_decode_len: int,
     collect: Collect = lambda carry: None,
 ) -> Beams:
-    """Search until no row can find anything better, or has `max_decode_len` symbols.
+    """Search until no row can find a better sequence; arguments as in `decode`.
 
-    The arguments are those of `decode`, but the step is called with ``batch * size`` rows. What it
-    reads besides its carry must be as long: ``encoding = tile(encoding, beam.size)``.
+    The step gets ``batch * size`` rows. Whatever it reads besides its carry must have as many:
+    ``encoding = tile(encoding, beam.size)``.
     """
     batch, size = len(start), beam.size
-    # Products with one table of reciprocals round alike: no score exceeds the bound below by that.
+    # One table of reciprocals, so that no score exceeds the bound below by rounding.
     inverse = jnp.array([1 / beam.penalty(n) for n in range(max_decode_len + 1)], jnp.float32)
 
     def split_rows(x):
@@ -81,7 +81,7 @@ def beam_search(
 
     def running(loop):
         # Log probabilities only fall, and the greatest length has the largest penalty: the bound is
-        # the best score still possible. A row whose worst ended hypothesis is as good is finished.
+        # the best score still possible. A row is finished if its worst ended one is as good.
         time, _, going, ended = loop
         bound = going.scores[:, 0] * inverse[max_decode_len]
         return (time < max_decode_len) & (bound > ended.scores[:, -1]).any()
@@ -120,17 +120,16 @@ def beam_search(
     going = ended._replace(scores=ended.scores.at[:, 0].set(0))  # all places are equal: use one
     loop = (jnp.int32(0), carry, going, ended)
     _, _, going, ended = jax.lax.while_loop(running, advance, loop)
-    # This changes no row that finished early.
     return _merge(ended, going._replace(scores=going.scores * inverse[max_decode_len]))
 
 
 def _take(tree: Any, index: Any) -> Any:
-    """Leaves ``[batch, n, ...]`` at an index ``[batch, m]``."""
+    """Leaves ``[batch, n, ...]`` at indices ``[batch, m]``."""
     return jax.tree.map(lambda x: jax.vmap(lambda row, at: row[at])(x, index), tree)
 
 
 def _best(beams: Beams, size: int) -> tuple[Beams, Any]:
-    """The `size` hypotheses with the best scores, and their places; of equals the first."""
+    """The `size` hypotheses with the best scores, and their indices; of equals the first."""
     scores, order = jax.lax.top_k(beams.scores, size)
     return _take(beams, order)._replace(scores=scores), order
 

@@ -1,6 +1,6 @@
 """Greedy decoding and sampling, over any step function and carry.
 
-Every row has a random key of its own, so its result does not depend on the rest of the batch.
+Every row has its own random key: its result does not depend on the rest of the batch.
 """
 
 from collections.abc import Callable
@@ -19,11 +19,11 @@ Step = Callable[[Any, Int[Array, " batch"]], tuple[Any, Float[Array, "batch voca
 Collect = Callable[[Any], Any]
 """What to keep of the carry after a step, such as its alignment: a pytree, batch axis first."""
 
-_TINY = float(jnp.finfo(jnp.float32).tiny)  # a smaller setting would be zero on the device
+_TINY = float(jnp.finfo(jnp.float32).tiny)  # smaller settings would be zero on the device
 
 
 def argmax(logits: Float[Array, "*n vocab"]) -> Int[Array, "*n"]:
-    """The likeliest symbol; of equals, the one with the smallest id."""
+    """The likeliest symbol; of equals the smallest id."""
     return jnp.argmax(logits, axis=-1).astype(jnp.int32)
 
 
@@ -55,9 +55,9 @@ class Sampling:
             raise UserError(f"top_p must be above 0 and at most 1, not {self.top_p}")
 
     def truncate(self, logits: Float[Array, " vocab"]) -> Float[Array, " vocab"]:
-        """The logits to draw from: minus infinity where a symbol is cut.
+        """Set the logits of symbols that are not drawn to minus infinity.
 
-        `top_k` cuts first, `top_p` counts what is left; of equals the smallest ids stay.
+        `top_k` applies first, then `top_p` to the rest; of equals the smallest ids stay.
         """
         logits = (logits - logits.max()) / max(self.temperature, _TINY)
         order = jnp.argsort(-logits, stable=True)
@@ -81,10 +81,8 @@ class Decoded(NamedTuple):
     """Decoded sequences; after its end symbol a row repeats it with log probability 0."""
 
     tokens: Int[Array, "batch time"]
-    log_probs: Float[Array, "batch time"]
-    """The model's, in nats, whatever the policy."""
-    collected: Any = None
-    """`Collect` of every step, ``[batch, time, ...]``; zero after the end."""
+    log_probs: Float[Array, "batch time"]  # the model's, in nats, whatever the policy
+    collected: Any = None  # of every step, [batch, time, ...]; zero after the end
 
 
 def decode(
@@ -100,8 +98,7 @@ def decode(
 ) -> Decoded:
     """Decode until every row has ended or has `max_decode_len` symbols, the end symbol included.
 
-    `carry` is the state before the first symbol, batch axis first; `start` the first symbol that
-    each row reads; `keys` one key per row.
+    `carry` has the batch axis first; `start` is the first symbol that each row reads.
     """
     shape = (start.shape[0], max_decode_len)
     blank = Decoded(

@@ -1,7 +1,4 @@
-"""Dropout: activations are zeroed at random while training (Srivastava et al., 2014).
-
-It is on exactly where a noise with a rate is given; there is no separate training flag.
-"""
+"""Dropout (Srivastava et al., 2014): on where a noise with a rate is given, else off."""
 
 from typing import Any, Literal, NamedTuple
 
@@ -15,19 +12,19 @@ RateName = Literal["dropout", "recurrent_dropout"]
 
 
 class Rates(NamedTuple):
-    """Drop probabilities by setting: numbers, traced or not; None where nothing is dropped."""
+    """Drop probabilities by setting, traced or not; None drops nothing."""
 
     dropout: Any = None
     recurrent_dropout: Any = None
 
     @classmethod
     def of(cls, config: Model) -> "Rates":
-        """The rates that a model's settings ask for, float32."""
+        """The rates of a model's settings, float32."""
         return cls(**{name: jnp.float32(rate) for name, rate in config.rates.items() if rate})
 
 
 class DropoutNoise(NamedTuple):
-    """What decides dropout masks: a typed key, and the rates."""
+    """A typed key and the rates, which together decide all masks."""
 
     key: Any
     rates: Rates
@@ -37,18 +34,18 @@ Noise = DropoutNoise | None  # None drops nothing
 
 
 def dropout_mask(noise: Noise, name: RateName, shape: tuple[int, ...]) -> Array | None:
-    """Draw 0 with the probability of a rate, else ``1 / (1 - rate)``; None where it is off."""
+    """Draw 0 with the probability of the rate, else ``1 / (1 - rate)``; None without a rate."""
     if noise is None or (rate := getattr(noise.rates, name)) is None:
         return None
     return jax.random.bernoulli(noise.key, 1 - rate, shape) / (1 - rate)
 
 
 def dropout(x: Float[Array, "*n"], name: RateName, noise: Noise) -> Float[Array, "*n"]:
-    """Multiply by a mask; the expectation stays the same."""
+    """Multiply by a drawn mask."""
     mask = dropout_mask(noise, name, x.shape)
     return x if mask is None else x * mask
 
 
 def fold_in(noise: Noise, data: int | Array) -> Noise:
-    """A noise with the key folded with `data`, a place in the model or a time step."""
+    """Another noise for `data`, a part of the model or a time step."""
     return None if noise is None else noise._replace(key=jax.random.fold_in(noise.key, data))

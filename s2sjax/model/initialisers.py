@@ -1,4 +1,4 @@
-"""Initial weights as other libraries draw them: presets, because they are a confound.
+"""Initial weights as other libraries and authors draw them.
 
 ========= ======================== ======================= ================== ======================
 preset    input, output kernels    recurrent kernel        biases             embeddings
@@ -10,13 +10,12 @@ sutskever uniform +-0.08           the same                the same           th
 saitoh    normal/sqrt(rows)        the same                0                  normal/100
 ========= ======================== ======================= ================== ======================
 
-The scale of an embedding matters: on sentence pairs attention was learned with torch's weights and
-not with Keras' (``experiments/README.md``).
-torch trains a second bias vector, which is redundant except in a GRU's candidate; only that part
-exists here. Sources: keras ``layers/rnn/lstm.py``, ``gru.py``, ``simple_rnn.py`` and
-``layers/core/embedding.py``; flax ``linen/recurrent.py`` and ``linen/linear.py``; torch
-``nn/modules/rnn.py`` and ``sparse.py``; Sutskever, Vinyals & Le (2014), section 3.4; K. Saitoh,
-*Deep Learning from Scratch 2* (2018), chapter 7.
+They are a confound: on sentence pairs attention was learned with torch's weights and not with
+Keras' (``experiments/README.md``). torch trains a second bias vector, redundant except in a GRU's
+candidate; only that part exists here. Sources: keras ``layers/rnn/lstm.py``, ``gru.py``,
+``simple_rnn.py`` and ``layers/core/embedding.py``; flax ``linen/recurrent.py`` and
+``linen/linear.py``; torch ``nn/modules/rnn.py`` and ``sparse.py``; Sutskever, Vinyals & Le (2014),
+section 3.4; K. Saitoh, *Deep Learning from Scratch 2* (2018), chapter 7.
 """
 
 from collections.abc import Callable
@@ -66,7 +65,7 @@ def _per_gate(init: Init, gates: int) -> Init:
 
 
 def initialisers(preset: Initialiser, hidden_size: int, cell: Cell = "lstm") -> Initialisers:
-    """The initialisers of a preset for layers of `hidden_size` units of a cell."""
+    """The initialisers of a preset."""
     zeros, orthogonal = jax.nn.initializers.zeros, jax.nn.initializers.orthogonal()
     match preset:
         case "keras":

@@ -1,4 +1,4 @@
-"""Recurrent layers, one above the other, in one direction or two, with dropout between them."""
+"""A stack of recurrent layers, in one direction or two, with dropout between them."""
 
 import flax.linen as nn
 import jax
@@ -15,17 +15,17 @@ Carries = tuple[Carry, ...]
 """The carry of every layer, from the bottom; two directions are concatenated."""
 
 RecurrentMasks = tuple[Hidden | None, ...]
-"""A dropout mask per layer for its recurrent products, the same at every step; or None."""
+"""A dropout mask of every layer for its recurrent products, the same at every step."""
 
 _RECURRENT = 2**31 - 1  # folded into the key; no layer has this index
 
 
 class Layers(nn.Module):
-    """Recurrent layers; the bottom one reads tokens, a context, or both (a size of 0 reads none).
+    """Recurrent layers; the bottom one reads tokens, a context, or both (size 0: not read).
 
-    Tokens are read one-hot or through a learned embedding. Either way a token's projected input is
-    a row of one table, so a sequence costs a look-up per symbol and no product. With fewer symbols
-    than rows, or dropout on the embedding, symbols are looked up first and then projected.
+    A token's projected input is a row of one table, also with a learned embedding, so a sequence
+    needs look-ups and no product. Fewer symbols than rows, or symbols with dropout, are looked up
+    first and then projected.
     """
 
     num_layers: int
@@ -59,18 +59,18 @@ class Layers(nn.Module):
         return [self.above[i - 1], self.back_above[i - 1]] if i else [self.cell, self.back]
 
     def _project(self, i: int, inputs: Float[Array, "*n inputs"], first_row: int = 0):
-        """Projected inputs of layer `i`; the gates of a direction stay together."""
+        """Projected inputs of layer `i`, one direction after the other."""
         return _concatenate([cell.project(inputs, first_row) for cell in self._cells(i)])
 
     @property
     def bias(self) -> Float[Array, " gates"]:
-        """The bottom layer's bias, a part of every projected input."""
+        """The bottom layer's bias."""
         return _concatenate([cell.b for cell in self._cells(0)])
 
     def project(self, tokens: Int[Array, "*n"], noise: Noise = None) -> Float[Array, "*n gates"]:
-        """Project tokens to the bottom layer's inputs; `noise` acts on learned embeddings."""
+        """The bottom layer's projected inputs; `noise` acts on learned embeddings."""
         if self.config.embed_dim is None:
-            tables = [cell.one_hot_table(self.vocab_size) for cell in self._cells(0)]
+            tables = [cell.wx[: self.vocab_size] + cell.b[None] for cell in self._cells(0)]
             return look_up(_concatenate(tables), tokens)
         noisy = noise is not None and noise.rates.dropout is not None
         if noisy or tokens.size < self.vocab_size:
@@ -79,11 +79,11 @@ class Layers(nn.Module):
         return look_up(self._project(0, self.embedding), tokens)
 
     def project_context(self, context: Hidden) -> ProjectedStep:
-        """What a context adds to the bottom layer's projected input."""
+        """The context's part of the bottom layer's projected input."""
         return self._project(0, context, self.token_width)
 
     def recurrent_masks(self, noise: Noise, batch: int) -> RecurrentMasks:
-        """Draw the recurrent masks for `batch` sequences (Gal & Ghahramani, 2016)."""
+        """Draw the recurrent masks (Gal & Ghahramani, 2016)."""
         noises = (fold_in(fold_in(noise, _RECURRENT), i) for i in range(self.num_layers))
         shape = (batch, self.config.hidden_size)
         return tuple(dropout_mask(noise, "recurrent_dropout", shape) for noise in noises)
@@ -96,7 +96,7 @@ class Layers(nn.Module):
         noise: Noise,
         recurrent_masks: RecurrentMasks,
     ) -> tuple[Carries, Outputs]:
-        """Run over projected inputs: the last carries, and the top layer's outputs."""
+        """The last carries, and the top layer's outputs."""
         last, outputs = [], z
         for i in range(self.num_layers):
             if i:
@@ -107,7 +107,7 @@ class Layers(nn.Module):
         return tuple(last), outputs
 
     def _run(self, i, z, carry, mask, recurrent_mask):
-        """Run layer `i`; the second direction reads the sequence reversed, from a zero carry."""
+        """Run layer `i`; two directions start from zero."""
         if self.directions == 1:
             return self._cells(i)[0](z, carry, mask, recurrent_mask)
         forward, backward = self._cells(i)
@@ -122,7 +122,7 @@ class Layers(nn.Module):
     def step(
         self, z: ProjectedStep, carries: Carries, noise: Noise, recurrent_masks: RecurrentMasks
     ) -> tuple[Carries, Hidden]:
-        """One step in one direction from the projected input `z`: carries, and the top output."""
+        """One step in one direction: the carries, and the top output."""
         new = []
         for i in range(self.num_layers):
             if i:

@@ -1,4 +1,4 @@
-"""Matrix products at a chosen precision, and the look-up that replaces a one-hot product."""
+"""Matrix products at a chosen precision, and table look-ups."""
 
 import flax.linen as nn
 import jax
@@ -12,11 +12,8 @@ from s2sjax.model.initialisers import initialisers
 def matmul(
     a: Float[Array, "*m k"], b: Float[Array, "k n"], precision: Precision
 ) -> Float[Array, "*m n"]:
-    """``a @ b`` in float32; ``bfloat16`` rounds the two factors, never the sum.
-
-    Without an explicit precision, GPUs and TPUs would round float32 factors too.
-    """
-    if precision == "float32":
+    """``a @ b`` with float32 sums; ``bfloat16`` rounds the two factors."""
+    if precision == "float32":  # by default GPUs and TPUs would round the factors
         return jnp.matmul(a, b, precision=jax.lax.Precision.HIGHEST)
     return _bfloat16_matmul(a, b)
 
@@ -44,9 +41,9 @@ def affine(
     precision: Precision,
     first_row: int = 0,
 ) -> Float[Array, "*n outputs"]:
-    """``x w + b``; for an input given in parts, the contribution of one part.
+    """``x w + b``; of a concatenated input, the term of one part.
 
-    The part's rows of `w` begin at `first_row`; the bias is added to the part at 0.
+    The part's rows of `w` begin at `first_row`; the term of row 0 has the bias.
     """
     product = matmul(x, w[first_row : first_row + x.shape[-1]], precision)
     return product if first_row else product + jnp.broadcast_to(b, product.shape)
@@ -68,16 +65,12 @@ class Affine(nn.Module):
         return affine(x, self.w, self.b, self.config.precision, first_row)
 
 
-_FEW_ROWS = 512  # above, as in a word vocabulary, a product with every row is slower
+_FEW_ROWS = 512  # the one-hot product is faster up to about this size
 
 
 @jax.custom_vjp
 def look_up(table: Float[Array, "rows width"], ids: Int[Array, "*n"]) -> Float[Array, "*n width"]:
-    """``one_hot(ids) @ table`` without the product.
-
-    For a table of few rows, such as a character vocabulary's, the gradient is the transposed
-    one-hot product: far cheaper there than the scatter-add of autodiff.
-    """
+    """``table[ids]``; for few rows, a one-hot product replaces autodiff's slow scatter-add."""
     return table[ids]
 
 

@@ -1,7 +1,7 @@
-"""Recurrent layers: three cells, the scan over time with its own gradient, and the Linen module.
+"""A recurrent layer: three cells, the scan over time with its own gradient, and the Linen module.
 
-``z = x wx + b`` is a step's projected input and ``u = h wh`` its recurrent product; both hold all
-gates, concatenated. The carry is (c, h); only an LSTM has a cell state c. With s for sigmoid::
+``z = x wx + b`` is a step's projected input and ``u = h wh`` its recurrent product, all gates side
+by side. The carry is (c, h); only an LSTM has a cell state c. With s for sigmoid::
 
     lstm    i, f, g, o = s(z + u), s(z + u), tanh(z + u), s(z + u)      each of its own quarter
             c' = f c + i g
@@ -13,14 +13,13 @@ gates, concatenated. The carry is (c, h); only an LSTM has a cell state c. With 
 
     rnn     h' = tanh(z + u)
 
-The LSTM is that of Hochreiter & Schmidhuber (1997) with the forget gate of Gers, Schmidhuber &
-Cummins (2000). The GRU is that of Cho et al. (2014) with the reset gate after the product, as in
-cuDNN, PyTorch, Flax and today's Keras: one product then serves all gates, and the candidate needs a
-second bias ``bn``.
+LSTM: Hochreiter & Schmidhuber (1997), with the forget gate of Gers, Schmidhuber & Cummins (2000).
+GRU: Cho et al. (2014), with the reset gate after the product, as in cuDNN, PyTorch, Flax and Keras:
+one product serves all gates, and the candidate has a second bias ``bn``.
 
-The gradient is written by hand for speed: it saves gate activations, one array each (one for all
-made an update a seventh slower on a CPU), its loop holds only what is sequential, and the gradient
-of ``wh`` is one matrix product after it. Arrays are time-major inside this file.
+The gradient is written by hand for speed: it saves the gate activations (in one array each: one for
+all was slower), and the gradient of ``wh`` is one matrix product after the loop. Arrays are
+time-major inside this file.
 """
 
 from functools import partial
@@ -43,14 +42,14 @@ Hidden = Float[Array, "batch hidden"]
 
 
 class Carry(NamedTuple):
-    """State of a layer: an LSTM's cell state ``c``, and the hidden state ``h``."""
+    """State of a layer: cell state ``c`` of an LSTM, and hidden state ``h``."""
 
     c: Hidden | None
     h: Hidden
 
 
 class Weights(NamedTuple):
-    """Weights of the recurrent product; ``bn`` is a GRU's."""
+    """Weights of the recurrent product; only a GRU has ``bn``."""
 
     wh: Float[Array, "hidden gates"]
     bn: Float[Array, " hidden"] | None = None
@@ -105,7 +104,7 @@ _BACKWARD = {"lstm": _lstm_backward, "gru": _gru_backward, "rnn": _rnn_backward}
 
 
 def _gradient_of_u(cell, saved, dz):
-    """From the gradient of z: the same, but that a GRU multiplies the candidate's u by r."""
+    """The gradient of z; of a GRU's candidate times r."""
     if cell != "gru":
         return dz
     dz_r, dz_k, dz_n = jnp.split(dz, 3, axis=-1)
@@ -113,7 +112,7 @@ def _gradient_of_u(cell, saved, dz):
 
 
 def _add_bias(u, bn):
-    """Add a GRU's second bias, if there is one, to the last gate of `u`."""
+    """Add a GRU's second bias to the last gate of `u`."""
     if bn is None:
         return u
     return u + jnp.broadcast_to(jnp.pad(bn, (u.shape[-1] - bn.size, 0)), u.shape)
@@ -168,8 +167,7 @@ def _scan_backward(config, residuals, gradients):
         d_h = matmul(_gradient_of_u(config.cell, activations, dz), wh.T, config.precision)
         d_h = d_h if dropout_mask is None else d_h * dropout_mask
         d_before = Carry(d_before.c, d_before.h + d_h)
-        # a masked step passed its carry on, and so its gradient
-        return _where(mask, d_before, d_after), dz
+        return _where(mask, d_before, d_after), dz  # a masked step passes its gradient on
 
     steps = (d_hidden, saved)
     d_carry, dz = jax.lax.scan(step, d_last, steps, reverse=True, unroll=config.unroll)
@@ -186,10 +184,7 @@ _scan.defvjp(_scan_forward, _scan_backward)
 
 
 class Recurrent(nn.Module):
-    """One layer of H units with G gates: ``wx [inputs, G H]``, ``wh``, ``b [G H]``, a GRU's ``bn``.
-
-    The units are half of the config's where there are two directions.
-    """
+    """A layer of H units, G gates: ``wx [inputs, G H]``, ``wh``, ``b [G H]``, a GRU's ``bn``."""
 
     input_size: int
     hidden_size: int
@@ -206,12 +201,8 @@ class Recurrent(nn.Module):
         self.weights = Weights(wh, bn)
 
     def project(self, inputs: Float[Array, "*n part"], first_row: int = 0) -> Float[Array, "*n g"]:
-        """Inputs, or a part of them as in `affine`, to ``z = x wx + b``."""
+        """``z = x wx + b``; inputs may be a part, as in `affine`."""
         return affine(inputs, self.wx, self.b, self.config.precision, first_row)
-
-    def one_hot_table(self, classes: int | None = None) -> Float[Array, "classes gates"]:
-        """`project` of every one-hot input, or of the first `classes`, without the product."""
-        return self.wx[:classes] + self.b[None]
 
     def __call__(
         self,
@@ -220,11 +211,11 @@ class Recurrent(nn.Module):
         mask: Mask | None = None,
         dropout_mask: Hidden | None = None,
     ) -> tuple[Carry, Outputs]:
-        """Run over projected inputs: the last carry, and the hidden state after every step.
+        """The last carry, and the hidden state after every step.
 
-        Without a carry it starts from zero and saves the first recurrent product. A step leaves the
-        carry as it is where `mask` is false. The dropout mask multiplies the hidden state in every
-        recurrent product and has no gradient.
+        None for the carry is zero and saves the first recurrent product. Where `mask` is false a
+        step keeps the carry. The dropout mask multiplies the hidden state in every recurrent
+        product; it has no gradient.
         """
         cell, scan = self.config.cell, partial(_scan, self.config, self.weights)
         z, mask = jnp.swapaxes(z, 0, 1), None if mask is None else mask.T

@@ -1,9 +1,9 @@
-"""The encoder-decoder as Linen modules.
+"""The encoder-decoder as a Linen module.
 
-Sutskever, Vinyals & Le (2014): recurrent layers read the source, and their last state starts the
-layers that write the target. With attention (Bahdanau et al., 2015; Luong et al., 2015) every step
-also attends to the encoder's outputs. `Seq2Seq.__call__` scores a whole target at once (teacher
-forcing); `encode` and `step` go one symbol at a time and give the same logits.
+Recurrent layers read the source, and their last state starts the layers that write the target
+(Sutskever, Vinyals & Le, 2014). With attention (Bahdanau et al., 2015; Luong et al., 2015) every
+step also attends to the encoder's outputs. `Seq2Seq.__call__` computes the logits of a target at
+once (teacher forcing); `encode` and `step` give the same logits symbol by symbol.
 """
 
 from typing import Any, NamedTuple
@@ -19,10 +19,10 @@ from s2sjax.model.layers import Carries, Layers, RecurrentMasks
 from s2sjax.model.linear import Affine
 from s2sjax.model.rnn import Carry, Hidden, Mask, Projected, zero_carry
 
+# Numbers that are folded into dropout's key, one for each use; the last two are above every layer
+# and time step.
 ENCODING, RECURRENCE, DECODING = range(3)
-"""Folded into a noise: for the encoder, the decoder's recurrent masks, the decoder's steps."""
 _OUTPUT, _EMBEDDING = 2**31 - 2, 2**31 - 4
-"""Folded in, too; no layer or time step has these numbers."""
 
 Sources = Int[Array, "batch source_time"]
 Targets = Int[Array, "batch target_time"]
@@ -31,7 +31,7 @@ Alignment = Float[Array, "batch target_time source_time"]
 
 
 class State(NamedTuple):
-    """What a decoder carries from step to step; None is what its settings do without."""
+    """What a decoder carries from step to step; None: the settings need none."""
 
     carries: Carries
     previous_readout: Hidden | None = None
@@ -40,25 +40,24 @@ class State(NamedTuple):
 
 
 class Encoding(NamedTuple):
-    """What the decoder may use of a source; None is what its settings do without."""
+    """What the decoder uses of a source; None: the settings need none."""
 
     initial_state: State
     repeated_input: Float[Array, "batch gates"] | None
-    """What the encoder's last output adds to every projected input."""
+    """The encoder's last output, projected: a part of every decoder input."""
     logit_offset: Float[Array, "batch vocab"] | None
-    """What it adds to the logits of every step."""
+    """The part of all logits that comes from the encoder's last output."""
     memory: Memory | None
-    recurrent_masks: RecurrentMasks
-    """The decoder's."""
+    recurrent_masks: RecurrentMasks  # of the decoder
 
 
 def padding_mask(ids: Int[Array, "*n"], pad_id: int | None) -> Bool[Array, "*n"] | None:
-    """True at real symbols; None without a pad id, so that no mask is computed."""
+    """True at real symbols; None without a pad id."""
     return None if pad_id is None else ids != pad_id
 
 
 class Seq2Seq(nn.Module):
-    """Source ids to logits of target symbols; `pad_id` is never read, None where rows are full."""
+    """Source ids to logits of target symbols; the encoder skips `pad_id`."""
 
     source_vocab_size: int
     target_vocab_size: int
@@ -79,12 +78,12 @@ class Seq2Seq(nn.Module):
         self.output = Affine(size * (1 + c.peeky), self.target_vocab_size, c)
 
     def encode(self, source: Sources, noise: Noise = None) -> Encoding:
-        """Read the source; `noise` switches dropout on, also in the decoder's recurrence."""
+        """Read the source; `noise` switches dropout on."""
         z = self.encoder.project(source, fold_in(fold_in(noise, ENCODING), _EMBEDDING))
         return self.encode_projected(z, padding_mask(source, self.pad_id), noise)
 
     def encode_projected(self, z: Projected, mask: Mask | None, noise: Noise = None) -> Encoding:
-        """`encode` from the projected source ``encoder.project(source)``."""
+        """`encode` a source that ``encoder.project`` has projected."""
         c, batch = self.config, len(z)
         encoder_noise = fold_in(noise, ENCODING)
         recurrent_masks = self.encoder.recurrent_masks(encoder_noise, batch)
@@ -105,7 +104,7 @@ class Seq2Seq(nn.Module):
         return Encoding(state, repeated_input, logit_offset, memory, recurrent_masks)
 
     def _initial_carries(self, carries, z):
-        """The decoder's: the encoder's last ones, from the top down; further layers have zero."""
+        """The decoder's carries: the encoder's last ones, from the top down, then zeros."""
         c = self.config
         zero = (zero_carry(c.cell, z),) * c.decoder_layers
         if c.decoder == "repeat" or c.decoder_init == "zero":
@@ -121,13 +120,13 @@ class Seq2Seq(nn.Module):
     def step(
         self, state: State, token: Int[Array, " batch"], encoding: Encoding, noise: Noise = None
     ) -> tuple[State, Float[Array, "batch vocab"]]:
-        """Read one target symbol and give the logits of the next; every step needs a new noise."""
+        """Read one target symbol and predict the next; every step needs a new noise."""
         z = self._project_targets(token, encoding, noise)
         state, context, top = self._advance(state, z, encoding, noise)
         return state, self._logits(context, top, encoding, noise)
 
     def _project_targets(self, tokens, encoding, noise):
-        """The decoder's projected inputs; one that repeats leaves the tokens unread."""
+        """The decoder's projected inputs; the repeat decoder ignores the tokens."""
         repeated = encoding.repeated_input
         if repeated is not None:
             repeated = _over_time(repeated, tokens.shape)
@@ -137,10 +136,7 @@ class Seq2Seq(nn.Module):
         return z if repeated is None else z + repeated
 
     def _advance(self, state, z, encoding, noise):
-        """One step from the projected target: state, attention's context, and top output.
-
-        With input feeding the readout is there in place of the last two.
-        """
+        """One step: state, context, top output. With input feeding: state, None, readout."""
         memory = encoding.memory
         context = alignment = None
         if self.config.attend == "before":
@@ -165,23 +161,19 @@ class Seq2Seq(nn.Module):
 
     def __call__(self, source: Sources, target_in: Targets, noise: Noise = None) -> Logits:
         """Logits of every next symbol, given the gold symbols before it; `noise` is dropout's."""
-        return self.decode_forced(self.encode(source, noise), target_in, fold_in(noise, DECODING))
+        encoding = self.encode(source, noise)
+        return self.decode_forced(encoding, target_in, fold_in(noise, DECODING))[0]
 
-    def decode_forced(self, encoding: Encoding, target_in: Targets, noise: Noise = None) -> Logits:
-        """`__call__` from the encoding on."""
-        return self.decode_forced_with_alignment(encoding, target_in, noise)[0]
-
-    def decode_forced_with_alignment(
+    def decode_forced(
         self, encoding: Encoding, target_in: Targets, noise: Noise = None
     ) -> tuple[Logits, Alignment | None]:
-        """`decode_forced`, and the attention weights of every step; None without attention."""
+        """Logits given the gold symbols, and the attention weights of every step, if any."""
         z = self._project_targets(target_in, encoding, noise)
         context = alignment = None
         if self.config.attend != "after":
             context, top, alignment = self._scan_steps(encoding, z, noise)
         else:
-            # A decoder that repeats starts from zero: None saves the first recurrent product.
-            repeat = self.config.decoder == "repeat"
+            repeat = self.config.decoder == "repeat"  # None: zero, and saves a recurrent product
             carries = None if repeat else encoding.initial_state.carries
             _, top = self.decoder(z, carries, None, noise, encoding.recurrent_masks)
             if encoding.memory is not None:
@@ -189,7 +181,7 @@ class Seq2Seq(nn.Module):
         return self._logits(context, top, encoding, noise), alignment
 
     def _scan_steps(self, encoding, z, noise):
-        """`_advance` over time: a scan, because a step needs what the one before attended to."""
+        """`_advance` over time, where a step depends on the attention of the last one."""
 
         def advance(model, state, inputs):
             z, time = inputs
@@ -202,5 +194,5 @@ class Seq2Seq(nn.Module):
 
 
 def _over_time(x, shape):
-    """Repeat ``[batch, n]`` at every step: ``[*shape, n]``, where `shape` is ``batch, *time``."""
+    """Repeat ``[batch, n]`` at every step: ``[*shape, n]``, with `shape` ``batch, *time``."""
     return jnp.broadcast_to(x.reshape(len(x), *(1,) * (len(shape) - 1), -1), (*shape, x.shape[-1]))

@@ -111,7 +111,7 @@ def make_trainer(run: Run, formatter: Formatter | None = None, updates: int = 1)
     equal = {name: 0.5 for name, rate in run.model.rates.items() if rate}
     sizes = (len(formatter.source), len(formatter.target))
     model = Seq2Seq(*sizes, formatter.source_pad_id, replace(run.model, **equal))  # pyrefly: ignore
-    ids = (formatter.target.eos_id, formatter.target.unk_id, formatter.target_pad_id)
+    ids = (formatter.target.eos_id, formatter.target.unk_id, formatter.target.pad_id)
     return Trainer(model, optimiser, run.train, updates, *ids)
 
 
@@ -140,7 +140,7 @@ def program_key(run: Run) -> dict[str, Any]:
             "in the source vocabulary": len(formatter.source),
             "in the target vocabulary": len(formatter.target),
             "skipped by the encoder": formatter.source_pad_id,
-            "that fills targets": formatter.target_pad_id,
+            "that fills targets": formatter.target.pad_id,
             "that ends a target": formatter.target.eos_id,
             "that is unknown": formatter.target.unk_id,
         },

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from s2sjax.data import vocabularies
+from s2sjax.data.dataset import load_vocabulary
 from s2sjax.data.rows import Formatter
 from s2sjax.data.vocab import Vocabulary
 from s2sjax.errors import UserError
@@ -102,7 +102,7 @@ def read_run(workdir: Path) -> tuple[dict[str, Run], list[Entry]]:
     held, values = read_json(config, remedy), read_json(path, remedy)
     try:
         runs = {arm: from_json(Run, run, arm) for arm, run in held["arms"].items()}
-        known = [vocabularies.from_json(one, str(path)) for one in values["vocabularies"]]
+        known = [load_vocabulary(one, str(path)) for one in values["vocabularies"]]
         entries = []
         for one in values["stacks"]:
             text_widths = one["text_widths"] and tuple(one["text_widths"])

@@ -8,8 +8,7 @@ from collections.abc import Sequence
 from itertools import zip_longest
 from typing import Any
 
-from s2sjax.errors import UserError
-from s2sjax.extras import require
+from s2sjax.errors import UserError, require
 
 References = Sequence[Sequence[str]]
 """All right answers to every hypothesis, at least one each."""
