@@ -18,7 +18,6 @@ from s2sjax.report.plots import (
     forest,
     heat_maps,
     learning_curves,
-    score_distribution,
     scores_by_arm,
     share_by,
     step_curves,
@@ -91,11 +90,6 @@ def draw_positions(seeds: int, path: Path) -> None:
     accuracy_by_position(few(seeds), path)
 
 
-def draw_distribution(seeds: int, path: Path) -> None:
-    metrics = {"answers": EXACT, "loss": "loss", "translations": BLEU}
-    score_distribution(few(seeds), metrics, path, {EXACT: FLOORS, BLEU: {"copied": 4.2}})
-
-
 def draw_forest(seeds: int, path: Path) -> None:
     forest(many(seeds), contrasts(), EXACT, path)
 
@@ -131,8 +125,8 @@ def draw_heat(seeds: int, path: Path) -> None:
 
 
 DRAWINGS = [
-    draw_curves, draw_bleu, draw_positions, draw_distribution, draw_forest, draw_scores,
-    draw_shares, draw_steps, draw_heat,
+    draw_curves, draw_bleu, draw_positions, draw_forest, draw_scores, draw_shares, draw_steps,
+    draw_heat,
 ]  # fmt: skip
 
 
@@ -253,7 +247,6 @@ def test_a_character_without_a_font_is_a_box_and_a_note_not_a_warning(tmp_path, 
     ("draw", "message"),
     [
         (lambda p: learning_curves(few(1), "bleu", {}, p), "No records of arm 'forward', metric"),
-        (lambda p: score_distribution(few(1), {"b": "bleu"}, p, {}), "No records of arm"),
         (lambda p: accuracy_by_position(many(1), p), "No test records of accuracy by position"),
         (lambda p: forest(many(1), [], EXACT, p), "nothing to draw"),
         (lambda p: forest(many(1), contrasts(), "bleu", p), "No records of arm"),
@@ -367,12 +360,10 @@ def test_seeds_are_counted_row_by_row(tmp_path, drawn):
 
 def test_scores_show_every_arm_and_floor(tmp_path, drawn):
     draw_scores(10, tmp_path / "a.png")
-    draw_distribution(10, tmp_path / "b.png")
     texts, results = {*shown(drawn)}, many()
     for arm in (arm for names in GROUPS.values() for arm in names):
         assert {arm, score(values(results, arm, EXACT), EXACT)} < texts
     assert {"source never read: 0.1 %", "top two digits known: 10.0 %"} < texts
-    assert {"answers: source never read: 0.1 %", "translations: copied: 4.2"} < texts
     assert has(pixels(tmp_path / "a.png"), "#0072B2", "#D55E00", "#009E73", "#56B4E9")
 
 

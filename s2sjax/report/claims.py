@@ -150,12 +150,17 @@ def judge(results: Results, predictions: Sequence[Prediction]) -> list[Judgement
 
 def paired(results: Results, a: str, b: str, metric: str) -> Comparison:
     """Compares two arms over the seeds that both have, on the test split at their last epoch."""
+    return compare(a, b, metric, *paired_values(results, a, b, metric))
+
+
+def paired_values(results: Results, a: str, b: str, metric: str) -> tuple[list[float], list[float]]:
+    """The values that `paired` compares: ``a[i]`` and ``b[i]`` are of the same seed."""
     values_a, values_b = by_seed(results, a, metric), by_seed(results, b, metric)
     shared = sorted(values_a.keys() & values_b.keys())
     if not shared:
         seeds = f"{[*values_a]} and {[*values_b]}"
         raise ValueError(f"Arms {a!r} and {b!r} share no seed: they have {seeds}.")
-    return compare(a, b, metric, [values_a[s] for s in shared], [values_b[s] for s in shared])
+    return [values_a[s] for s in shared], [values_b[s] for s in shared]
 
 
 def verdict_of(ci95: tuple[float, float] | None, expect: Expect, margin: float = 0.0) -> Verdict:
