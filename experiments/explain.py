@@ -36,7 +36,7 @@ from s2sjax.data.dataset import pairs_of, rows_of
 from s2sjax.data.tasks import Addition, TaskConfig
 from s2sjax.errors import Interrupted
 from s2sjax.report.claims import epochs_to, threshold_table
-from s2sjax.report.plots import Heat, heat_maps, share_by, step_curves
+from s2sjax.report.plots import Heat, heat_maps, shares_by_category, step_curves
 from s2sjax.report.results import Results, load_results, series, values
 from s2sjax.report.tables import Picture, Table, provenance, quantity, write_report
 from s2sjax.study.experiment import Section
@@ -126,7 +126,7 @@ def test_set(run: Finished) -> list[Section]:
                 title += kind.suffix
                 path = run.folder / f"explain_{name}{f'_{n}' if n > 1 else ''}.png"
                 seeds = {a: {c: share.seeds for c, share in own.items()} for a, own in of.items()}
-                share_by(seeds, counts, path, title, header)
+                shares_by_category(seeds, counts, path, title, header)
                 sections += [mistakes.share_table(of, title, header), Picture(path, title)]
     return sections
 

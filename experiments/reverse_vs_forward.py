@@ -151,7 +151,7 @@ class ReverseVsForward(Experiment):
             *printed.items(),
             *((f"floor: {who}", of) for who, of in self.floors(results).items()),
         ]
-        scores = score_table(results, NOTEBOOK_METRICS, rows, predict=bool(printed))
+        scores = score_table(results, NOTEBOOK_METRICS, rows, next_seed=bool(printed))
         train = {**NOTEBOOK_METRICS, "whole answer, free": EXACT_MATCH}
         made = super().tables(results)
         title = "The notebook's metric"

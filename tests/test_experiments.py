@@ -27,7 +27,7 @@ import translation
 from s2sjax import cli
 from s2sjax.errors import UserError
 from s2sjax.report.results import Results, load_results, series, values
-from s2sjax.report.stats import prediction
+from s2sjax.report.stats import next_seed_range
 from s2sjax.serial import config_hash, from_json
 from s2sjax.study.ablation import Ablation, comparisons
 from s2sjax.study.answer import draw_lengths, first_questions, held
@@ -232,7 +232,7 @@ def test_damaged_files_are_named(monkeypatch, capsys, finished, tmp_path):
     results, kept = ((folder / "results.json").read_text(), load_results(folder / "results.json"))
     again = [reverse_vs_forward, *TINY, "--workdir", folder]
     for damaged, said in (
-        (results[:500], "results.json cannot be used"),
+        (results[:500], "results.json is damaged"),
         (results.replace('"preset": "smoke"', '"preset": "notebook"'), "is not of this run"),
     ):
         (folder / "results.json").write_text(damaged)
@@ -552,6 +552,6 @@ def test_the_gap_is_there_in_a_seed_never_run_before():
     count = runs.score(state.params, group.rows("test")).counts["teacher_forced/all"]
     committed = load_results(tables.RESULTS / "reverse_vs_forward.notebook.json")
     for score, arm in zip(count.right / count.of, group.arms, strict=True):
-        low, high = prediction(values(committed, arm, "teacher_forced/all"))
+        low, high = next_seed_range(values(committed, arm, "teacher_forced/all"))
         slack = high - low  # three times the width of 95 %: one failure in many thousand runs
         assert low - slack < score < high + slack, (arm, fresh)

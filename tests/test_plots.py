@@ -19,7 +19,7 @@ from s2sjax.report.plots import (
     heat_maps,
     learning_curves,
     scores_by_arm,
-    share_by,
+    shares_by_category,
     step_curves,
 )
 from s2sjax.report.results import values
@@ -102,7 +102,7 @@ def draw_shares(seeds: int, path: Path) -> None:
     groups = {
         arm: {f"{c} carries": RNG(c).random(seeds).tolist() for c in range(9)} for arm in ORDERS
     }
-    share_by(
+    shares_by_category(
         groups, {f"{c} carries": 700 * c for c in range(9)}, path, "right, by carries", "chain"
     )
 
@@ -253,9 +253,9 @@ def test_a_character_without_a_font_is_a_box_and_a_note_not_a_warning(tmp_path, 
         (lambda p: scores_by_arm(many(1), EXACT, p, {"g": ["later"]}), "No records of arm 'later'"),
         (lambda p: scores_by_arm(many(1), EXACT, p, {}), "nothing to draw"),
         (lambda p: heat_maps({"a": {}}, p, "t", "l", "n"), "nothing to draw"),
-        (lambda p: share_by({}, {1: 2}, p, "t", "x"), "nothing to draw"),
-        (lambda p: share_by({"a": {}}, {1: 2}, p, "t", "x"), "'a' has categories"),
-        (lambda p: share_by({"a": {2: [1.0]}}, {1: 2}, p, "t", "x"), "counted are"),
+        (lambda p: shares_by_category({}, {1: 2}, p, "t", "x"), "nothing to draw"),
+        (lambda p: shares_by_category({"a": {}}, {1: 2}, p, "t", "x"), "'a' has categories"),
+        (lambda p: shares_by_category({"a": {2: [1.0]}}, {1: 2}, p, "t", "x"), "counted are"),
         (lambda p: step_curves({}, 5, p, "t"), "nothing to draw"),
         (lambda p: step_curves({"a": {}}, 5, p, "t"), "'a' has no seed"),
         (lambda p: step_curves({"a": {0: 6}}, 5, p, "t"), "or one beyond epoch 5"),
@@ -369,7 +369,7 @@ def test_scores_show_every_arm_and_floor(tmp_path, drawn):
 
 def test_shares_name_the_questions_and_an_arm_may_lack_categories(tmp_path, drawn):
     groups = {"a": {"1+1": [0.5, 0.6], "2+1": [0.5]}, "b": {"2+1": [0.1]}}
-    share_by(groups, {"1+1": 1234, "2+1": 20}, tmp_path / "a.png", "shares", "digits")
+    shares_by_category(groups, {"1+1": 1234, "2+1": 20}, tmp_path / "a.png", "shares", "digits")
     note = "1 to 2 seeds. Dots: seeds; bars: the mean of an arm."
     assert {"1+1 1,234", "2+1 20", "a", "b", note} < {*shown(drawn)}
 

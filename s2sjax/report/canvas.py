@@ -47,7 +47,7 @@ EAST_ASIAN = "CJK|Hei|Gothic|Hiragino|PingFang|Song|Ming|Unicode MS"
 
 
 @contextmanager
-def picture(path: Path, height: float, title: str, note: str) -> Iterator[Any]:
+def page(path: Path, height: float, title: str, note: str) -> Iterator[Any]:
     """A figure of `WIDTH` x ``height`` inches with a title above and a note below.
 
     The file is written at the end of the ``with`` block.

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from s2sjax.report import canvas
-from s2sjax.report.canvas import COLOURS, GREY, INK, PALE, line_of, picture, seed_note, wrapped
+from s2sjax.report.canvas import COLOURS, GREY, INK, PALE, line_of, page, seed_note, wrapped
 from s2sjax.report.claims import paired, paired_values
 from s2sjax.report.results import Results, arms, series, values
 from s2sjax.report.stats import interval
@@ -40,7 +40,7 @@ def learning_curves(
     last = max(epoch for curves in seeds.values() for curve in curves.values() for epoch in curve)
     note = seed_note(map(len, seeds.values()), "Thin lines: seeds; thick, and numbers: their mean.")
     height = canvas.height_for([*names, *published, *floors], 4.5)
-    with picture(path, height, f"{metric_name(metric)}, dev set", note) as figure:
+    with page(path, height, f"{metric_name(metric)}, dev set", note) as figure:
         axes = figure.add_subplot()
         means, diamonds = [], []
         for i, arm in enumerate(names):
@@ -72,7 +72,7 @@ def step_curves(
         if not seeds or max((e for e in seeds.values() if e is not None), default=0) > last:
             raise ValueError(f"Arm {arm!r} has no seed, or one beyond epoch {last}: {seeds}.")
     note = seed_note(map(len, epochs.values()), "A step is a seed.")
-    with picture(path, canvas.height_for(epochs, 4.2), title, note) as figure:
+    with page(path, canvas.height_for(epochs, 4.2), title, note) as figure:
         axes = figure.add_subplot()
         lines: list[Any] = []
         # Equal curves are drawn side by side, a line width apart, moved by 2 % at most.
@@ -113,7 +113,7 @@ def accuracy_by_position(results: Results, path: Path) -> None:
     _draw_categories(path, "accuracy by position in the answer, from the left, test set", drawn)
 
 
-def share_by(
+def shares_by_category(
     groups: Shares, counts: Mapping[Category, int], path: Path, title: str, xlabel: str
 ) -> None:
     """Draws a share by category of questions: a dot for each seed, a bar for an arm's mean.
@@ -135,7 +135,7 @@ def _draw_categories(path: Path, title: str, panels: Sequence[tuple[Any, Any, st
     widths = [max(map(len, t.split("\n"))) + 1 for _, labels, _ in panels for t in labels.values()]
     crowded = sum(widths) > 45
     height = canvas.height_for(panels[0][0], 4.2) + 0.08 * max(widths) * crowded
-    with picture(path, height, title, note) as figure:
+    with page(path, height, title, note) as figure:
         style: dict[str, Any] = {"width_ratios": [len(labels) for _, labels, _ in panels]}
         row = figure.subplots(1, len(panels), sharey=True, squeeze=False, **style)[0]
         for axes, (groups, labels, xlabel) in zip(row, panels, strict=True):
@@ -226,7 +226,7 @@ def _draw_rows(
     note = seed_note((len(row.seeds) for row in every), marks)
     lines = 1 + max(max(wrapped(r.label).count("\n"), r.text.count("\n")) for r in every)
     height = 1.4 + (0.14 + 0.17 * lines) * len(every) + 0.34 * len(panels)
-    with picture(path, height + canvas.LINE * len(floors), title, note) as figure:
+    with page(path, height + canvas.LINE * len(floors), title, note) as figure:
         heights = {"height_ratios": [len(rows) for rows in panels.values()]}
         grid = figure.subplots(len(panels), sharex=True, squeeze=False, **heights)[:, 0]
         legend: list[Any] = []
@@ -309,7 +309,7 @@ def heat_maps(
     low = float(numbers.min(where=numbers > 0, initial=high))  # zero has no logarithm
     low = min(max(low, 1e-4 * high), 0.1 * high) if log else 0.0
     scale = ScalarMappable(LogNorm(low, high) if log else Normalize(low, high), "viridis")
-    with picture(path, max(height, 3.4), title, f"{note[:1].upper()}{note[1:]}.") as figure:
+    with page(path, max(height, 3.4), title, f"{note[:1].upper()}{note[1:]}.") as figure:
         style = {"width_ratios": [*inputs, max(blank, 0.01)], "height_ratios": outputs}
         grid = figure.subplots(len(rows), len(columns) + 1, squeeze=False, **style)
         for axes in grid.flat:

@@ -16,7 +16,7 @@ from rich.console import Console
 
 from s2sjax.errors import Interrupted, UserError, check_range
 from s2sjax.files import write_atomically
-from s2sjax.report.results import Results, dump_results, load_results
+from s2sjax.report.results import Record, Results, dump_results, load_results
 from s2sjax.report.stats import compare
 from s2sjax.report.tables import metric_name, score_table
 from s2sjax.serial import config_hash, differences, from_json, to_json
@@ -28,7 +28,7 @@ from s2sjax.train.progress import EpochProgress
 from s2sjax.train.run import Run, program_key
 from s2sjax.train.saved import write_vocabularies
 from s2sjax.train.stopping import Stop
-from s2sjax.train.workdir import Record, Workdir, environment
+from s2sjax.train.workdir import Workdir, environment
 
 
 @dataclass(frozen=True)

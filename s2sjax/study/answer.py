@@ -10,7 +10,7 @@ import numpy as np
 
 from s2sjax.errors import UserError
 from s2sjax.report.claims import LATER, MEDIAN, epochs_to, times
-from s2sjax.report.plots import Category, Heat, heat_maps, share_by
+from s2sjax.report.plots import Category, Heat, heat_maps, shares_by_category
 from s2sjax.report.results import Results, values
 from s2sjax.report.results import arms as names_of
 from s2sjax.report.stats import compare
@@ -158,7 +158,9 @@ def draw_lengths(results: Results, path: Path) -> None:
             for label, of in bins.items()
         }
     counts = {label: sum(asked[n] for n in of) for label, of in bins.items()}
-    share_by(shares, counts, path, "Whole answers right by length of the source", "characters")
+    shares_by_category(
+        shares, counts, path, "Whole answers right by length of the source", "characters"
+    )
 
 
 def alignments(results: Results, folder: Path) -> list[Picture]:
