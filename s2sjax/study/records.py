@@ -150,7 +150,7 @@ class Observer:
         self.progress.advance(done.epoch, self._scores(evaluation, records))
 
     def _scores(self, evaluation: Evaluation, records: Sequence[Record]) -> str:
-        """Mean scores of every arm, in words: next symbols right, and whole answers right or BLEU."""
+        """Mean scores of every arm: next symbols right, and whole answers right or BLEU."""
         parts = []
         for arm in self.group.arms:
             rows = self.group.of(arm)
@@ -162,7 +162,7 @@ class Observer:
         return "  ".join(parts)
 
     def _answered(self, evaluation: Evaluation) -> list[Any]:
-        """The first seed's first dev questions, with the answers of all arms that were asked them."""
+        """The first dev questions of the first seed, with the answers of the arms asked."""
         group = self.group
         together: dict[tuple[str, str], list[tuple[str, str, bool]]] = {}
         for arm in group.arms:
