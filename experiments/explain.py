@@ -1,4 +1,4 @@
-"""Why: what the arms of a finished run get wrong, when they learned it, what they depend on.
+"""Why: what a finished run gets wrong, when it learned the rest, which inputs matter.
 
 The question: a score says how many answers are right. Which are wrong? Those with long chains of
 carries, with long numbers; the first place or the last; questions never trained on; numbers longer
@@ -36,7 +36,7 @@ from s2sjax.data.dataset import pairs_of, rows_of
 from s2sjax.data.tasks import Addition, TaskConfig
 from s2sjax.errors import Interrupted
 from s2sjax.report.claims import epochs_to, threshold_table
-from s2sjax.report.plots import Heat, heat_maps, share_by, step_curves
+from s2sjax.report.plots import Heat, heat_maps, shares_by_category, step_curves
 from s2sjax.report.results import Results, load_results, series, values
 from s2sjax.report.tables import Picture, Table, provenance, quantity, write_report
 from s2sjax.study.experiment import Section
@@ -46,12 +46,12 @@ from s2sjax.train.progress import EpochProgress
 from s2sjax.train.replicas import use_all_cores
 from s2sjax.train.trained import Trained
 
-MOST_ARMS, MOST_PROBED = 5, 2  # explained, and trained once more, unless arms are chosen
-MOST_CATEGORIES = 16  # beyond so many, a table by category says nothing
-BLOCK = 8_192  # questions laid out at once, where all are asked
-LONGER = 1_000  # questions with a digit more than was trained on
+MOST_ARMS, MOST_PROBED = 5, 2  # unless arms are chosen: explained, and trained again
+MOST_CATEGORIES = 16  # a longer table by category is left out
+BLOCK = 8_192  # questions asked at once, where all are asked
+LONGER = 1_000  # questions with one digit more than those trained on
 THRESHOLDS = (0.5, 0.9, 0.99)
-SAME = 1e-3  # losses closer than this, relatively, are those of one run
+SAME = 1e-3  # relative difference of losses up to which two runs are called the same
 
 
 @dataclass(frozen=True)
@@ -74,12 +74,12 @@ class Kind(NamedTuple):
     task: TaskConfig
     trained: Trained
     answers: dict[str, mistakes.Answers]
-    suffix: str  # what titles end in: the kind of questions, unless there is one alone
+    suffix: str  # the end of titles: the kind of questions, if there are several kinds
 
 
 @dataclass(frozen=True)
 class Finished:
-    """A finished run: its folder, what it measured, and what it trained."""
+    """A finished run: its folder, results and models."""
 
     folder: Path
     results: Results
@@ -87,7 +87,7 @@ class Finished:
 
     @cached_property
     def kinds(self) -> list[Kind]:
-        """The arms by the questions of their test sets, and their answers to them."""
+        """The arms, grouped by the questions of their test sets, and their answers."""
         arms, tests, together = self.trained.arms, {}, {}
         for arm, run in arms.items():
             splits = [rows_of(run.task, run.text, seed, "test") for seed in self.trained.seeds]
@@ -104,7 +104,7 @@ class Finished:
     def about_sums(
         self, heading: str, tables: Callable[[Addition, Trained], Sequence[Table]]
     ) -> list[Section]:
-        """A heading, and tables of every kind of questions that add or subtract, if any does."""
+        """A heading and tables of each kind of sums and differences; nothing if there is none."""
         sections = [
             replace(table, title=table.title + suffix)
             for task, trained, _, suffix in self.kinds
@@ -118,7 +118,7 @@ def test_set(run: Finished) -> list[Section]:
     """Scores by what a question asks."""
     sections: list[Section] = []
     for n, kind in enumerate(run.kinds, start=1):
-        table = mistakes.score_table(kind.answers, _agreement(run, kind))
+        table = mistakes.exact_match_table(kind.answers, _agreement(run, kind))
         sections += [f"## The test set: {kind.task.questions}", table]
         for name, title, header, of in _by_category(kind):
             counts = {category: count for category, (_, count) in next(iter(of.values())).items()}
@@ -126,13 +126,13 @@ def test_set(run: Finished) -> list[Section]:
                 title += kind.suffix
                 path = run.folder / f"explain_{name}{f'_{n}' if n > 1 else ''}.png"
                 seeds = {a: {c: share.seeds for c, share in own.items()} for a, own in of.items()}
-                share_by(seeds, counts, path, title, header)
+                shares_by_category(seeds, counts, path, title, header)
                 sections += [mistakes.share_table(of, title, header), Picture(path, title)]
     return sections
 
 
 def _agreement(run: Finished, kind: Kind) -> str:
-    """Whether the models score what the run's records say."""
+    """Whether the models have the scores that the run recorded."""
     off = max(
         abs(float(right.mean()) - recorded)
         for arm, answers in kind.answers.items()
@@ -166,31 +166,30 @@ def _by_category(kind: Kind) -> Iterator[tuple[str, str, str, dict[str, mistakes
 
 
 def edges(task: Addition, trained: Trained) -> list[Table]:
-    """The fixed set of sums."""
+    """The fixed set of extreme sums."""
     if (task.operator, task.terms) != ("+", 2):
         return []
     cases = mistakes.edge_cases(task)
     return [mistakes.edge_table(cases, mistakes.ask(trained, trained.same([*cases.values()])))]
 
 
-def every_question(task: Addition, trained: Trained, console: Console) -> list[Table]:
-    """Every sum there is, trained on or not."""
+def every_sum(task: Addition, trained: Trained, console: Console) -> list[Table]:
+    """All sums, whether trained on or not."""
     if not mistakes.can_ask_all(task):
         return []
-    trained_on = {}
+    pairs, trained_on = mistakes.all_sums(task), {}
     for arm, own in trained.arms.items():
         train = [pairs_of(own.task, seed)["train"] for seed in trained.seeds]
-        trained_on[arm] = np.stack([mistakes.among_every(task, [*pairs]) for pairs in train])
-    pairs = mistakes.every_question(task)
+        trained_on[arm] = np.stack([mistakes.which_sums(pairs, [*of_seed]) for of_seed in train])
     console.print(f"asking all {len(pairs):,} {task.questions} ...", highlight=False)
     blocks = [pairs[i : i + BLOCK] for i in range(0, len(pairs), BLOCK)]
     shown = track(blocks, "", console=console, disable=not console.is_interactive)
-    return [mistakes.every_table(mistakes.ask_all(trained, shown), trained_on)]
+    return [mistakes.all_sums_table(mistakes.ask_in_blocks(trained, shown), trained_on)]
 
 
-def longer(task: Addition, trained: Trained) -> list[Table]:
+def longer_numbers(task: Addition, trained: Trained) -> list[Table]:
     """Numbers with a digit more than any trained on."""
-    more, wider = mistakes.longer(task), mistakes.widened(trained)
+    more, wider = mistakes.with_longer_numbers(task), mistakes.widened(trained)
     pairs = mistakes.longer_questions(more, LONGER)
     shares, places = {}, {}
     for arm, answers in mistakes.ask(wider, wider.same(pairs)).items():
@@ -207,7 +206,7 @@ def longer(task: Addition, trained: Trained) -> list[Table]:
 
 
 def learning(run: Finished) -> list[Section]:
-    """When thresholds were reached."""
+    """When each arm reached each threshold."""
     arms = list(run.trained.arms)
     sections: list[Section] = [
         "## When",
@@ -231,7 +230,7 @@ def _last_epoch(run: Finished, arms: Iterable[str]) -> int:
 
 
 def depends_on(run: Finished, console: Console, most: int) -> list[Section]:
-    """What each output depends on, from the first weights to the last."""
+    """The inputs that each output depends on, from the first weights to the last."""
     trained, seed = run.trained, run.trained.seeds[0]
     alone = {arm: Group({arm: own}, 1, seed) for arm, own in trained.arms.items()}
     arms = [arm for arm, group in alone.items() if gradients.can_probe(group, arm)][:most]
@@ -264,7 +263,7 @@ def depends_on(run: Finished, console: Console, most: int) -> list[Section]:
 
 
 def _same_run(run: Finished, probed: Mapping[str, gradients.Gradients]) -> str:
-    """Whether the run that was probed is the one whose scores are known."""
+    """Whether training again gave the same run."""
     recorded = {arm: series(run.results, arm, "epoch_loss", "train") for arm in probed}
     off, arm = max((gradients.deviation(of, recorded[a][of.seed]), a) for a, of in probed.items())
     if off < SAME:
@@ -302,9 +301,9 @@ def explain() -> None:
     try:
         sections = [*test_set(run), *run.about_sums("## Edge cases", edges)]
         if asked.exhaustive:
-            every = partial(every_question, console=console)
+            every = partial(every_sum, console=console)
             sections += run.about_sums("## Every question", every)
-        sections += [*run.about_sums("## A digit more", longer), *learning(run)]
+        sections += [*run.about_sums("## A digit more", longer_numbers), *learning(run)]
         if asked.gradients:
             sections += depends_on(run, console, len(asked.arms) or MOST_PROBED)
         sections += worst(run)

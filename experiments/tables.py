@@ -1,11 +1,11 @@
-"""Write the tables of the READMEs and their pictures anew from the committed results.
+"""Update the tables and pictures of README.md and experiments/README.md.
 
     python experiments/tables.py          (or: make tables)
 
-A table stands between ``<!-- begin NAME -->`` and ``<!-- end NAME -->`` in README.md or in
-experiments/README.md, NAME being EXPERIMENT.PRESET.TABLE; a test holds it equal to
-``experiments/results/EXPERIMENT.PRESET.json``. Three tables join all results: ``published`` and
-``claims``, in which a preset without results is "not run yet", and ``compute``.
+They are made from the committed results, ``experiments/results/EXPERIMENT.PRESET.json``. The table
+EXPERIMENT.PRESET.TABLE replaces the text between ``<!-- begin EXPERIMENT.PRESET.TABLE -->`` and
+``<!-- end EXPERIMENT.PRESET.TABLE -->``. Three tables are about all results: ``published``,
+``claims`` and ``compute``. A test checks that the READMEs are up to date.
 """
 
 from terminal import main
@@ -65,8 +65,8 @@ def committed() -> dict[str, Results]:
     return found
 
 
-def published(held: Mapping[str, Results]) -> Iterator[tuple[Experiment, str, Results | None]]:
-    """Presets with results or with published figures, and their results (None: none yet)."""
+def with_figures(held: Mapping[str, Results]) -> Iterator[tuple[Experiment, str, Results | None]]:
+    """Presets that have results or published figures, and their results (None: none yet)."""
     for name, experiment, preset in presets():
         if name in held or experiment.published(preset):
             yield experiment, preset, held.get(name)
@@ -81,10 +81,10 @@ def blocks() -> dict[str, str]:
         made[f"{name}.headline"] = experiment.headline(results)
         for table_name, table in experiment.tables(results).items():
             made[f"{name}.{table_name}"] = table.markdown()
-    rows = [*published(held)]
+    rows = [*with_figures(held)]
     figures = [(results, f) for e, preset, results in rows for f in e.published(preset)]
     first, *others = (
-        addition_rnn.claims_of(experiment.ablation(preset).arms, results)
+        addition_rnn.claims_table(experiment.ablation(preset).arms, results)
         for experiment, preset, results in rows
         if experiment is addition_rnn.EXPERIMENT
     )
@@ -98,7 +98,7 @@ def blocks() -> dict[str, str]:
 
 
 def filled(readme: str, known: Mapping[str, str]) -> str:
-    """A README with its blocks replaced by what the results say; some are not there yet."""
+    """A README with its blocks replaced by those known; a preset without results says so."""
     wanted = set(re.findall(r"<!-- begin (\S+) -->", readme))
     missing = {name for name, *_ in presets() if f"{name}.headline" not in known}
     later = {block: LATER for block in wanted if block.rpartition(".")[0] in missing}
@@ -108,7 +108,7 @@ def filled(readme: str, known: Mapping[str, str]) -> str:
 
 
 def draw(readme: str) -> None:
-    """The pictures that a README shows, beside their results."""
+    """Draw the pictures that a README shows."""
     for name, results in committed().items():
         picture = RESULTS / f"{name}.png"
         if picture.name in readme:
@@ -117,11 +117,11 @@ def draw(readme: str) -> None:
 
 @dataclass(frozen=True)
 class Nothing:
-    """There is nothing to choose on the command line."""
+    """The command line has no settings."""
 
 
 def tables() -> None:
-    """Replace what changed."""
+    """Update both READMEs."""
     parse(Nothing, __doc__ or "")
     known = blocks()
     for path in READMES:

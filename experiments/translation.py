@@ -8,8 +8,8 @@ runs. What is left on a corpus that fits on a laptop, with paired seeds?
 The command: ``python experiments/translation.py help --task.train help.tsv``, LibreOffice's help,
 which ``help_pairs.py`` cuts out of Debian's packages (any language); ``multi30k`` reads
 ``multi30k/train.de``, ``train.en`` and so on in the current folder; ``pairs --task.train FILE`` any
-file of SOURCE, one tab, TARGET; ``accelerator`` is larger: four layers, 512 units. Needs the extra
-`text`. ``smoke`` needs no file: it writes number words, German to English.
+file of SOURCE, one tab, TARGET; ``accelerator`` is larger: 1, 2 and 4 layers of 512 units. Needs
+the extra `text`. ``smoke`` needs no file: it writes number words, German to English.
 
 Time on two CPU cores: see the README of this folder.
 
@@ -144,7 +144,7 @@ def number_words(number: int) -> tuple[str, str]:
 
 
 def write_numbers(preset: str, study: Study) -> None:
-    """Write the file of `smoke`; a file that is another is left as it is."""
+    """Write the file of the preset `smoke`; refuses to replace another file."""
     task = study.run.task
     if preset != "smoke" or task != SMOKE.task or not isinstance(task, Sentences):
         return

@@ -11,14 +11,23 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from s2sjax.config import Model, Optimiser, Text, Training
-    from s2sjax.data.tasks import Addition, Dates, Sentences, Task, Toy
-    from s2sjax.errors import UserError
-    from s2sjax.model.decode import Greedy, Sampling
-    from s2sjax.model.beam import Beam
-    from s2sjax.study.ablate import Outcome, ablate
-    from s2sjax.train.run import Run
-    from s2sjax.train.trained import Trained
+    from s2sjax.config import Model as Model
+    from s2sjax.config import Optimiser as Optimiser
+    from s2sjax.config import Text as Text
+    from s2sjax.config import Training as Training
+    from s2sjax.data.tasks import Addition as Addition
+    from s2sjax.data.tasks import Dates as Dates
+    from s2sjax.data.tasks import Sentences as Sentences
+    from s2sjax.data.tasks import Task as Task
+    from s2sjax.data.tasks import Toy as Toy
+    from s2sjax.errors import UserError as UserError
+    from s2sjax.model.beam import Beam as Beam
+    from s2sjax.model.decode import Greedy as Greedy
+    from s2sjax.model.decode import Sampling as Sampling
+    from s2sjax.study.ablate import Outcome as Outcome
+    from s2sjax.study.ablate import ablate as ablate
+    from s2sjax.train.run import Run as Run
+    from s2sjax.train.trained import Trained as Trained
 
 __version__ = "0.1.0"
 

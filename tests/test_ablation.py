@@ -20,7 +20,7 @@ from s2sjax.report.results import by_seed, load_results, values
 from s2sjax.report.tables import score
 from s2sjax.study import ablation as ablation_module
 from s2sjax.study.ablation import Ablation, in_order, is_extension, run
-from s2sjax.study.records import score as score_split
+from s2sjax.study.records import evaluate_split
 from s2sjax.train import loop
 from s2sjax.train.loop import resume
 from s2sjax.train.metrics import EXACT_MATCH
@@ -228,7 +228,7 @@ def test_what_is_scored_in_the_end_are_the_best_parameters_not_the_last(finished
     loop_state, found = resume(runs, group.begin(runs), folder / "checkpoints" / "2")
     assert found
     state = loop_state.state
-    best, last = (score_split(group, runs, p, "test") for p in (state.best.params, state.params))
+    best, last = (evaluate_split(group, runs, p, "test") for p in (state.best.params, state.params))
     for metric in ("loss", EXACT_MATCH):
         assert values(results, "stops", metric) == [best.values(i)[metric] for i in (0, 1)]
     assert all(best.values(i)["loss"] != last.values(i)["loss"] for i in (0, 1))

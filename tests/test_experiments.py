@@ -27,11 +27,11 @@ import translation
 from s2sjax import cli
 from s2sjax.errors import UserError
 from s2sjax.report.results import Results, load_results, series, values
-from s2sjax.report.stats import prediction
+from s2sjax.report.stats import next_seed_range
 from s2sjax.serial import config_hash, from_json
 from s2sjax.study.ablation import Ablation, comparisons
-from s2sjax.study.answer import draw_lengths, first_questions, held
-from s2sjax.study.experiment import Experiment, Study
+from s2sjax.study.answer import draw_lengths, first_questions
+from s2sjax.study.experiment import Experiment, Study, runs_of
 from s2sjax.study.group import Group
 from s2sjax.train.replicas import fetch, stack
 from s2sjax.train.run import Run, make_schedule
@@ -232,7 +232,7 @@ def test_damaged_files_are_named(monkeypatch, capsys, finished, tmp_path):
     results, kept = ((folder / "results.json").read_text(), load_results(folder / "results.json"))
     again = [reverse_vs_forward, *TINY, "--workdir", folder]
     for damaged, said in (
-        (results[:500], "results.json cannot be used"),
+        (results[:500], "results.json is damaged"),
         (results.replace('"preset": "smoke"', '"preset": "notebook"'), "is not of this run"),
     ):
         (folder / "results.json").write_text(damaged)
@@ -445,13 +445,13 @@ def test_a_changed_run_is_told_without_the_epochs_that_were_published(tmp_path):
     assert "published" not in told
     assert told["claims"].rows[1][-1] == "held: 10 of 10 seeds by epoch 29"
     addition_rnn.EXPERIMENT.draw_main_figure(results, tmp_path / "cover.png")
-    forward, backward = addition_rnn.claims_of(addition_rnn.runs_of(results), None).rows
+    forward, backward = addition_rnn.claims_table(runs_of(results), None).rows
     assert (forward[1], backward[1]) == ("–", "50k, 100 epochs")
     assert forward[-3:] == backward[-3:] == ("–", "–", "not run yet")
 
 
 def test_presets_without_results_stand_in_the_tables_of_what_was_published():
-    wanted = {f"{experiment.name}.{preset}" for experiment, preset, _ in tables.published({})}
+    wanted = {f"{experiment.name}.{preset}" for experiment, preset, _ in tables.with_figures({})}
     assert wanted == {
         *("reverse_vs_forward.notebook", "reverse_vs_forward.one_unit", "peeky.saitoh"),
         *(f"addition_rnn.digits{n}" for n in (2, 3, 4, 5)),
@@ -470,7 +470,7 @@ def test_presets_without_results_stand_in_the_tables_of_what_was_published():
     ],
 )
 def test_a_claim_is_held_against_the_seeds_that_were_there_by_its_epoch(reached, last, said):
-    assert held(reached, 55, last) == said
+    assert addition_rnn.claim_verdict(reached, 55, last) == said
 
 
 def test_lengths_that_are_drawn_together_count_by_their_questions(monkeypatch, tmp_path):
@@ -552,6 +552,6 @@ def test_the_gap_is_there_in_a_seed_never_run_before():
     count = runs.score(state.params, group.rows("test")).counts["teacher_forced/all"]
     committed = load_results(tables.RESULTS / "reverse_vs_forward.notebook.json")
     for score, arm in zip(count.right / count.of, group.arms, strict=True):
-        low, high = prediction(values(committed, arm, "teacher_forced/all"))
+        low, high = next_seed_range(values(committed, arm, "teacher_forced/all"))
         slack = high - low  # three times the width of 95 %: one failure in many thousand runs
         assert low - slack < score < high + slack, (arm, fresh)

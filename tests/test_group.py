@@ -15,6 +15,7 @@ from s2sjax.errors import UserError
 from s2sjax.serial import differences
 from s2sjax.study.ablation import Ablation
 from s2sjax.study.group import Group
+from s2sjax.study.plan import program_table
 from s2sjax.train.run import Run, make_schedule, make_trainer, program_key, scoring_buckets
 
 FEW = {"train": 50, "dev": 20, "test": 20}
@@ -201,7 +202,7 @@ def test_what_differs_is_named_in_every_reason():
     assert {name: [*group.arms] for name, group in ablation.groups.items()} == {
         **{"1": ["base", "fast"], "2": ["wide"], "3": ["lag"], "4": ["masked"], "5": ["few"]}
     }
-    assert ablation.reasons() == [
+    assert [row[3] for row in program_table(ablation).rows] == [
         "the first",
         "model.cell: lstm -> gru; model.hidden_size: 4 -> 5",
         "batches: [[6, 5, 16]] -> [[8, 5, 16]]; rows.widths.source: 6 -> 8; "

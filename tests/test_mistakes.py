@@ -91,7 +91,7 @@ def test_tables_have_a_column_or_a_row_an_arm():
     many = mistakes.share_table({f"arm {i}": arms["forward"] for i in range(4)}, "T", "of")
     assert many.rows == (("all", "3", *["50.0 %"] * 4),)  # no room for intervals
     assert many.note == "Mean over seeds."
-    scores = mistakes.score_table({"forward": ANSWERS, "reversed": ANSWERS}, "So be it.")
+    scores = mistakes.exact_match_table({"forward": ANSWERS, "reversed": ANSWERS}, "So be it.")
     assert [row[:2] for row in scores.rows] == [("forward", "3"), ("reversed", "3")]
     assert scores.rows[0][2] == "50.0 % [33.3, 66.7]"
     assert scores.note.endswith("So be it.")
@@ -131,7 +131,7 @@ def test_which_tasks_can_be_asked_in_full():
 @pytest.mark.parametrize("digits", [1, 2, 3])
 def test_every_question_is_there_once_in_either_order(digits, operands):
     task = Addition(digits=digits, operands=operands, train=1, dev=1, test=1)
-    questions = mistakes.every_question(task)
+    questions = mistakes.all_sums(task)
     terms = [tuple(map(int, question.split("+"))) for question, _ in questions]
     assert all(a <= b for a, b in terms)
     assert len(set(terms)) == len(terms) == task.distinct_questions
@@ -142,23 +142,23 @@ def test_every_question_is_there_once_in_either_order(digits, operands):
 @given(st.sampled_from(["uniform", "short_first"]), st.lists(st.tuples(*[st.integers(0, 99)] * 2)))
 def test_what_was_trained_on_is_marked_whichever_way_round(operands, pairs):
     task = replace(SMALL, operands=operands)
-    marks = mistakes.among_every(task, [(f"{a}+{b}", str(a + b)) for a, b in pairs])
-    every = [question for question, _ in mistakes.every_question(task)]
-    marked = {question for question, mark in zip(every, marks, strict=True) if mark}
+    sums = mistakes.all_sums(task)
+    marks = mistakes.which_sums(sums, [(f"{a}+{b}", str(a + b)) for a, b in pairs])
+    marked = {question for (question, _), mark in zip(sums, marks, strict=True) if mark}
     assert marked == {f"{min(pair)}+{max(pair)}" for pair in pairs}
 
 
 def test_the_table_of_every_question_splits_what_was_trained_on():
     right = np.array([[1, 1, 0, 0], [1, 0, 0, 0]], bool)
     trained_on = np.array([[1, 0, 0, 0], [1, 1, 0, 0]], bool)
-    table = mistakes.every_table({"forward": right}, {"forward": trained_on})
+    table = mistakes.all_sums_table({"forward": right}, {"forward": trained_on})
     assert [row[1:3] for row in table.rows] == [
         ("all", "4"),
         ("trained on", "2"),
         ("never trained on", "2"),
     ]
     assert [row[3].split(" %")[0] for row in table.rows] == ["37.5", "75.0", "16.7"]
-    everything = mistakes.every_table({"forward": right}, {"forward": np.ones_like(right)})
+    everything = mistakes.all_sums_table({"forward": right}, {"forward": np.ones_like(right)})
     assert everything.rows[2][2:] == ("0", "–")
 
 
@@ -175,7 +175,10 @@ def test_the_table_of_every_question_splits_what_was_trained_on():
     ],
 )
 def test_a_digit_more_widens_the_rows_and_nothing_else(text):
-    narrow, wide = make_formatter(SMALL, text), make_formatter(mistakes.longer(SMALL), text)
+    narrow, wide = (
+        make_formatter(SMALL, text),
+        make_formatter(mistakes.with_longer_numbers(SMALL), text),
+    )
     assert wide.source == narrow.source
     assert wide.target == narrow.target
     copies = 2 if text.source_order == "doubled" else 1

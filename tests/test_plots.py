@@ -18,9 +18,8 @@ from s2sjax.report.plots import (
     forest,
     heat_maps,
     learning_curves,
-    score_distribution,
     scores_by_arm,
-    share_by,
+    shares_by_category,
     step_curves,
 )
 from s2sjax.report.results import values
@@ -91,11 +90,6 @@ def draw_positions(seeds: int, path: Path) -> None:
     accuracy_by_position(few(seeds), path)
 
 
-def draw_distribution(seeds: int, path: Path) -> None:
-    metrics = {"answers": EXACT, "loss": "loss", "translations": BLEU}
-    score_distribution(few(seeds), metrics, path, {EXACT: FLOORS, BLEU: {"copied": 4.2}})
-
-
 def draw_forest(seeds: int, path: Path) -> None:
     forest(many(seeds), contrasts(), EXACT, path)
 
@@ -108,7 +102,7 @@ def draw_shares(seeds: int, path: Path) -> None:
     groups = {
         arm: {f"{c} carries": RNG(c).random(seeds).tolist() for c in range(9)} for arm in ORDERS
     }
-    share_by(
+    shares_by_category(
         groups, {f"{c} carries": 700 * c for c in range(9)}, path, "right, by carries", "chain"
     )
 
@@ -131,8 +125,8 @@ def draw_heat(seeds: int, path: Path) -> None:
 
 
 DRAWINGS = [
-    draw_curves, draw_bleu, draw_positions, draw_distribution, draw_forest, draw_scores,
-    draw_shares, draw_steps, draw_heat,
+    draw_curves, draw_bleu, draw_positions, draw_forest, draw_scores, draw_shares, draw_steps,
+    draw_heat,
 ]  # fmt: skip
 
 
@@ -253,16 +247,15 @@ def test_a_character_without_a_font_is_a_box_and_a_note_not_a_warning(tmp_path, 
     ("draw", "message"),
     [
         (lambda p: learning_curves(few(1), "bleu", {}, p), "No records of arm 'forward', metric"),
-        (lambda p: score_distribution(few(1), {"b": "bleu"}, p, {}), "No records of arm"),
         (lambda p: accuracy_by_position(many(1), p), "No test records of accuracy by position"),
         (lambda p: forest(many(1), [], EXACT, p), "nothing to draw"),
         (lambda p: forest(many(1), contrasts(), "bleu", p), "No records of arm"),
         (lambda p: scores_by_arm(many(1), EXACT, p, {"g": ["later"]}), "No records of arm 'later'"),
         (lambda p: scores_by_arm(many(1), EXACT, p, {}), "nothing to draw"),
         (lambda p: heat_maps({"a": {}}, p, "t", "l", "n"), "nothing to draw"),
-        (lambda p: share_by({}, {1: 2}, p, "t", "x"), "nothing to draw"),
-        (lambda p: share_by({"a": {}}, {1: 2}, p, "t", "x"), "'a' has categories"),
-        (lambda p: share_by({"a": {2: [1.0]}}, {1: 2}, p, "t", "x"), "counted are"),
+        (lambda p: shares_by_category({}, {1: 2}, p, "t", "x"), "nothing to draw"),
+        (lambda p: shares_by_category({"a": {}}, {1: 2}, p, "t", "x"), "'a' has categories"),
+        (lambda p: shares_by_category({"a": {2: [1.0]}}, {1: 2}, p, "t", "x"), "counted are"),
         (lambda p: step_curves({}, 5, p, "t"), "nothing to draw"),
         (lambda p: step_curves({"a": {}}, 5, p, "t"), "'a' has no seed"),
         (lambda p: step_curves({"a": {0: 6}}, 5, p, "t"), "or one beyond epoch 5"),
@@ -367,18 +360,16 @@ def test_seeds_are_counted_row_by_row(tmp_path, drawn):
 
 def test_scores_show_every_arm_and_floor(tmp_path, drawn):
     draw_scores(10, tmp_path / "a.png")
-    draw_distribution(10, tmp_path / "b.png")
     texts, results = {*shown(drawn)}, many()
     for arm in (arm for names in GROUPS.values() for arm in names):
         assert {arm, score(values(results, arm, EXACT), EXACT)} < texts
     assert {"source never read: 0.1 %", "top two digits known: 10.0 %"} < texts
-    assert {"answers: source never read: 0.1 %", "translations: copied: 4.2"} < texts
     assert has(pixels(tmp_path / "a.png"), "#0072B2", "#D55E00", "#009E73", "#56B4E9")
 
 
 def test_shares_name_the_questions_and_an_arm_may_lack_categories(tmp_path, drawn):
     groups = {"a": {"1+1": [0.5, 0.6], "2+1": [0.5]}, "b": {"2+1": [0.1]}}
-    share_by(groups, {"1+1": 1234, "2+1": 20}, tmp_path / "a.png", "shares", "digits")
+    shares_by_category(groups, {"1+1": 1234, "2+1": 20}, tmp_path / "a.png", "shares", "digits")
     note = "1 to 2 seeds. Dots: seeds; bars: the mean of an arm."
     assert {"1+1 1,234", "2+1 20", "a", "b", note} < {*shown(drawn)}
 

@@ -13,7 +13,7 @@ from s2sjax.report.results import by_seed, load_results
 from s2sjax.study import ablation as ablation_module
 from s2sjax.study.ablation import Ablation, is_extension, run
 from s2sjax.study.group import Group
-from s2sjax.study.records import against_all, by_length, texts_by_length
+from s2sjax.study.records import accept_references, length_records, text_records
 from s2sjax.train.evaluate import Evaluation
 from s2sjax.train.metrics import EXACT_MATCH, Count
 from s2sjax.train.run import Run
@@ -137,7 +137,7 @@ def test_any_of_several_right_answers_counts(arms):
     assert [source for source, _ in rows[0].pairs] == ["ein Hund", "heute"]
     for text, share in (("dog today run", 0.5), ("a dog", 0.5), ("dog today", 0.0)):
         evaluation = written(group, "dev", [text, "a"], [text == "a dog", False])
-        counted = against_all(group, evaluation, "dev", rows)
+        counted = accept_references(group, evaluation, "dev", rows)
         assert counted.right.tolist() == [[share > 0, False]] * 4
         assert [counted.values(replica)[EXACT_MATCH] for replica in range(4)] == [share] * 4
 
@@ -146,7 +146,7 @@ def test_right_texts_have_the_best_scores_at_every_length(arms):
     group = Group(arms, 1, 0)
     rows = group.rows("test")
     evaluation = written(group, "test", [t for _, t in rows[0].pairs], [True] * len(rows[0].pairs))
-    records = [*texts_by_length(group, 3, evaluation, rows)]
+    records = [*text_records(group, 3, evaluation, rows)]
     assert {(r["arm"], r["epoch"], r["split"]) for r in records} == {
         *((arm, 3, "test") for arm in arms)
     }
@@ -163,7 +163,7 @@ def test_generated_answers_are_scored_at_every_length():
     rows = group.rows("test")
     sources = [source for source, _ in rows[0].pairs]
     right = [len(source) != 3 for source in sources]
-    records = by_length(group, 5, written(group, "test", sources, right), rows)
+    records = length_records(group, 5, written(group, "test", sources, right), rows)
     values = {(r["seed"], r["metric"]): r["value"] for r in records}
     lengths = {len(source) for source in sources}
     assert values == {

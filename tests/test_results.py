@@ -1,11 +1,9 @@
 """Reading a results.json, refusing a damaged one, picking numbers from it."""
 
 import json
-from collections.abc import Callable
-from functools import reduce
 from pathlib import Path
-from typing import Any
 
+import numpy as np
 import pytest
 from fake_results import EXACT, LOSS, make_results
 from hypothesis import given
@@ -18,7 +16,7 @@ from s2sjax.report.tables import comparison_table, score_table
 
 def test_results_are_read_as_they_were_written(tmp_path):
     path = tmp_path / "results.json"
-    path.write_text(json.dumps(make_results()))
+    path.write_text(dump_results(make_results()))
     read = load_results(path)
     assert score_table(read, {"x": EXACT}) == score_table(make_results(), {"x": EXACT})
     assert comparison_table(read) == comparison_table(make_results())
@@ -64,7 +62,7 @@ def refused(path: Path, text: str) -> str:
     path.write_text(text)
     with pytest.raises(UserError) as error:
         load_results(path)
-    assert str(error.value).startswith(f"{path} cannot be used, ")
+    assert str(error.value).startswith(f"{path} is damaged (")
     assert "restore it, or delete it and run the experiment" in str(error.value)
     assert "\n" not in str(error.value)
     return str(error.value)
@@ -73,67 +71,40 @@ def refused(path: Path, text: str) -> str:
 @pytest.mark.parametrize(
     ("harm", "message"),
     [
-        (lambda line: line.pop("epochs"), "series[1] has no 'epochs'"),
-        (lambda line: line["epochs"].pop(), "series[1] is damaged at seed '2'"),
-        (lambda line: line.update(values=[1, 2]), "series[1]: values is of type list, not dict"),
-        (lambda line: line["values"].update(x=[1, 2]), "series[1] is damaged at seed 'x'"),
-        (lambda line: line["values"].update({"1": [1, None]}), "values[1][1] is of type NoneType"),
-    ],
-)
-def test_damaged_series_are_refused(tmp_path, harm, message):
-    results = json.loads(dump_results(make_results()))
-    harm(results["series"][1])
-    assert message in refused(tmp_path / "results.json", json.dumps(results))
-
-
-def without(key: str, *path: Any) -> Callable[[Any], Any]:
-    return lambda results: reduce(lambda value, i: value[i], path, results).pop(key)
-
-
-def record(**values: Any) -> Callable[[Any], Any]:
-    return lambda results: results["records"][2].update(values)
-
-
-@pytest.mark.parametrize(
-    ("harm", "message"),
-    [
-        (without("config"), "has no 'config'"),
-        (without("seed", "records", 3), "records[3] has no 'seed'"),
-        (without("ci95", "comparisons", 1), "comparisons[1] has no 'ci95'"),
-        (lambda results: results.update(config=[]), "config is of type list, not dict"),
-        (lambda results: results.update(records=[]), "it holds no records"),
-        (lambda results: results["records"].insert(1, None), "records[1] is of type NoneType"),
-        (lambda results: results["comparisons"][0].update(ci95=[1.0]), "ci95 has 1 items, not 2"),
-        (record(seed="3"), "records[2]: seed is of type str, not int"),
-        (record(seed=1.5), "records[2]: seed is of type float, not int"),
-        (record(seed=True), "records[2]: seed is of type bool, not int"),
-        (record(value="0.5"), "records[2]: value is of type str, not float"),
-        (record(value=float("nan")), "records[2]: value is not a finite number"),
-        (record(value=-float("inf")), "records[2]: value is not a finite number"),
-        (record(value=10**400), "records[2]: value is not a finite number"),
-        (record(seed=1), "it holds two records of ('forward', 1, 'test', 2,"),
+        (lambda results: results.pop("config"), "KeyError: 'config'"),
+        (lambda results: results.pop("series"), "KeyError: 'series'"),
+        (lambda results: results.update(series=[]), "it holds no records"),
+        (lambda results: results["series"].insert(1, None), "NoneType"),
+        (lambda results: results["series"][1].pop("epochs"), "KeyError: 'epochs'"),
+        (lambda results: results["series"][1]["epochs"].pop(), "ValueError: zip()"),
+        (lambda results: results["series"][1].update(values=[1, 2]), "'list' object"),
+        (lambda results: results["series"][1]["values"].update(x=[1, 2]), "'x'"),
+        (lambda results: results["series"][1]["values"].update({"1": [1, None]}), "NoneType"),
+        (lambda results: results["series"][1]["values"].update({"1": [1, "0.5"]}), "str"),
+        (lambda results: results["series"][1]["values"].update({"1": [1, 10**400]}), "too large"),
+        (lambda results: results["series"][1]["values"].update({"1": [1, np.nan]}), "not finite"),
+        (lambda results: results["series"].append(results["series"][0]), "there twice"),
     ],
 )
 def test_damaged_results_are_refused_in_a_sentence(tmp_path, harm, message):
-    results = make_results()
+    results = json.loads(dump_results(make_results()))
     harm(results)
     assert message in refused(tmp_path / "results.json", json.dumps(results))
 
 
 def test_what_is_no_results_json_is_refused(tmp_path):
     path = tmp_path / "results.json"
-    assert "its content is of type list" in refused(path, "[]")
-    assert "cannot be used" in refused(path, json.dumps(make_results())[:-40])
-    assert "nested too deeply" in refused(path, "[" * 200_000)
-    number = json.dumps(make_results()).replace("0.61", "1e999")
-    assert "value is not a finite number" in refused(path, number)
+    refused(path, "[]")
+    refused(path, "[" * 200_000)
+    refused(path, dump_results(make_results())[:-40])
+    assert "not finite" in refused(path, dump_results(make_results()).replace("0.61", "1e999"))
 
 
 def test_missing_and_binary_results_are_refused(tmp_path):
     with pytest.raises(UserError, match="does not exist: run the experiment"):
         load_results(tmp_path / "results.json")
     (tmp_path / "results.json").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(UserError, match="cannot be used"):
+    with pytest.raises(UserError, match="is damaged"):
         load_results(tmp_path / "results.json")
     with pytest.raises(UserError, match="cannot be read: Not a directory"):
         load_results(tmp_path / "results.json" / "results.json")

@@ -1,9 +1,8 @@
-"""Floors: what a predictor scores that knows only part of the question.
+"""Floors: the scores of a predictor that knows only part of the question.
 
-A score means little until it is compared with them: under teacher forcing a model that never reads
-the source is right 35 % of the time. `floor` enumerates every question of an addition, so its
-numbers are exact; it needs questions that are equally likely. `prior` takes them as they were
-drawn.
+A score means little without them: under teacher forcing, a model that never reads the source gets
+35 % of the symbols of a sum right. `floor` is exact, because it enumerates all questions of an
+addition; they must be equally likely. `prior` uses the questions that were drawn, of any task.
 """
 
 from collections.abc import Callable, Sequence
@@ -19,11 +18,11 @@ from s2sjax.data.tasks import Addition, Pairs, TaskConfig
 from s2sjax.errors import UserError
 
 ENUMERABLE = 2_000_000
-"""Most questions that are enumerated; two operands of three digits make a million."""
+"""The most questions to enumerate; two operands of three digits make a million."""
 
 Knows = Callable[[np.ndarray], np.ndarray]
-"""Operands ``[questions, terms]`` to a non-negative integer each; questions with equal integers
-look the same to the predictor."""
+"""What a predictor knows: a function from operands ``[questions, terms]`` to an integer >= 0 for
+each question. The predictor cannot distinguish questions with equal integers."""
 
 _NONE = -1  # where an answer has ended
 
@@ -46,36 +45,35 @@ def top_digits(count: int, digits: int) -> Knows:
 class Floor:
     """Scores of a predictor with partial knowledge."""
 
-    by_position: tuple[float, ...]  # accuracy at each scored symbol, in the order they are written
-    all: float  # accuracy over all scored symbols, the end symbol, where there is one, included
+    by_position: tuple[float, ...]  # accuracy at each scored position, in the order of writing
+    all: float  # accuracy over all scored symbols, including the end symbol
     content: float  # the same without the end symbol
     exact_match: float  # share of whole answers right
-    loss: float  # cross-entropy in nats per scored symbol, the end symbol included
+    loss: float  # cross-entropy in nats per scored symbol, including the end symbol
 
 
 class Prior(NamedTuple):
-    """Scores of a model that never reads the source, learned from the training answers.
+    """Scores of a predictor that never reads the source, learned from the training answers.
 
-    In both modes, a whole answer is guessed as the most frequent training answer.
+    In both modes, its guess of a whole answer is the most frequent training answer.
     """
 
-    free_running: Floor  # reads the position, and the first symbol where it is given
-    teacher_forced: Floor  # reads the position and all right symbols before it
+    free_running: Floor  # it knows the position, and the first symbol if that is given
+    teacher_forced: Floor  # it knows the position and all right symbols before it
 
 
 def enumerable(config: Addition) -> bool:
-    """Whether `floor` has an answer: all questions are equally likely, and not too many."""
+    """Whether `floor` can be computed: questions are equally likely, and not too many."""
     uniform = config.operands == "uniform" and config.file is None
     return uniform and 10 ** (config.digits * config.terms) <= ENUMERABLE
 
 
 def floor(config: Addition, knows: Knows, text: Text) -> Floor:
-    """Score the best predictor that sees `knows` and what is fed, over all questions.
+    """Score the best predictor that knows `knows`, over all questions.
 
-    It is fed the right symbols before each (teacher forcing), or nothing where `text.start` says
-    so. A first symbol that is given is not scored. How questions are written does not matter.
-
-    Raises UserError for a task that is not `enumerable`.
+    At each position it also knows the right symbols before it (teacher forcing), except where
+    `text.start` is "nothing". A first symbol that is given is not scored. The layout of the
+    questions does not matter. Raises UserError for a task that is not `enumerable`.
     """
     if not enumerable(config):
         raise UserError(f"{config.questions} cannot be enumerated: too many, or not equally likely")
@@ -85,41 +83,38 @@ def floor(config: Addition, knows: Knows, text: Text) -> Floor:
     sign = 1 if config.operator == "+" else -1
     values, answer = np.unique(terms[:, 0] + sign * terms[:, 1:].sum(1), return_inverse=True)
     written, every = _write(config, text, [*map(str, values)]), slice(None)
-    return _score(
-        written, answer, knows(terms), every, every, teacher_forced=text.start != "nothing"
-    )
+    forced = text.start != "nothing"
+    return _score(written, answer, knows(terms), every, every, teacher_forced=forced)
 
 
 def prior(task: TaskConfig, text: Text, train: Pairs, test: Pairs) -> Prior:
-    """Learn a `Prior` from the answers of `train` and score it on those of `test`.
+    """Learn a `Prior` from the answers of `train`, and score it on those of `test`.
 
-    A symbol's chance is its share among the training answers with the same symbols before it, where
-    its share at that position, whatever came before, counts as one answer more; and one more there
-    is spread evenly over all symbols. So chances are never zero, and where an answer is the first
-    of its kind, or two symbols are equally common, the position decides.
+    The probability of a symbol is its share among the training answers that begin with the same
+    symbols, smoothed twice. The shares at its position in all training answers are added as if they
+    were one more answer; to these, equal shares for all symbols are added as one more answer. So no
+    probability is zero, and after a beginning that was never seen, the position decides.
 
-    How questions are written does not matter.
+    The layout of the questions does not matter.
     """
     golds = [answer for _, answer in chain(train, test)]
     number = {answer: n for n, answer in enumerate(dict.fromkeys(golds))}
     written, n = _write(task, text, [*number]), len(train)
     answer = np.array([number[gold] for gold in golds])
     known: Any = (written, answer, np.zeros_like(answer), slice(n), slice(n, None))
-    return Prior(
-        *(
-            _score(*known, teacher_forced=teacher_forced, added=1)
-            for teacher_forced in (False, True)
-        )
+    free_running, teacher_forced = (
+        _score(*known, teacher_forced=forced, added=1) for forced in (False, True)
     )
+    return Prior(free_running, teacher_forced)
 
 
 class _Written(NamedTuple):
-    """Answers as they are written: rows of symbols, numbered from 0; `end` is the end symbol."""
+    """Answers in the layout of a text, as rows of symbols, which are numbered from 0."""
 
-    rows: np.ndarray
-    symbols: int
-    end: int
-    given: int  # first symbols that are given and not scored
+    rows: np.ndarray  # [answers, positions]; `_NONE` after the end
+    symbols: int  # how many there are
+    end: int  # the end symbol
+    given: int  # how many symbols are given at the start, and not scored
 
 
 def _write(task: TaskConfig, text: Text, answers: Sequence[str]) -> _Written:
@@ -137,14 +132,14 @@ def _write(task: TaskConfig, text: Text, answers: Sequence[str]) -> _Written:
 def _score(
     written: _Written,
     answer: np.ndarray,  # row of each question's answer
-    group: np.ndarray,  # questions with equal integers look the same
+    group: np.ndarray,  # what is known of each question, an integer
     train: slice,  # questions to learn from
     test: slice,  # questions to score
     *,
-    teacher_forced: bool,  # whether the right symbols before a position are seen there
-    added: int = 0,  # answers that the position's own shares count as, and an even spread in these
+    teacher_forced: bool,  # whether the right symbols before a position are known
+    added: int = 0,  # answers that are added in each of the two steps of smoothing
 ) -> Floor:
-    """Learn chances from some questions, and score them on others."""
+    """Learn probabilities from some questions, and score them on others."""
     rows, symbols, end, given = written
     right, scored = np.zeros((2, rows.shape[1], 2), np.int64)  # by position: content, end
     nats = whole = 0.0
@@ -161,12 +156,12 @@ def _score(
             counts = np.bincount(cells, minlength=symbols * groups).reshape(-1, symbols)
             everywhere = (counts.sum(axis=0) + added / symbols) / (counts.sum() + added)
             total = counts.sum(axis=1, keepdims=True) + added
-            chance = (counts + added * everywhere) / np.maximum(total, 1)
-            hit = chance.argmax(axis=1)[asked[0]] == asked[1]
+            probability = (counts + added * everywhere) / np.maximum(total, 1)
+            hit = probability.argmax(axis=1)[asked[0]] == asked[1]
             is_end = (asked[1] == end).astype(int)
             scored[position] = np.bincount(is_end, minlength=2)
             right[position] = np.bincount(is_end[hit], minlength=2)
-            nats -= np.log(chance[asked[0], asked[1]]).sum()
+            nats -= np.log(probability[asked[0], asked[1]]).sum()
         if teacher_forced or position < given:
             group = group * (symbols + 1) + symbol + 1
     content = scored[:, 0] > 0
@@ -180,7 +175,7 @@ def _score(
 
 
 def _commonest(group: np.ndarray, answer: np.ndarray, groups: int) -> np.ndarray:
-    """The commonest answer of each group, of equals the lowest; `_NONE` where there is none."""
+    """The most frequent answer of each group (of equals the lowest); `_NONE` if it has none."""
     answers = answer.max() + 1
     pairs, counts = np.unique(group * answers + answer, return_counts=True)
     owner, answer = np.divmod(pairs, answers)

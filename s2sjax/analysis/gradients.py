@@ -1,13 +1,13 @@
-"""Which input an output depends on: the gradient probe, through training.
+"""Which inputs an output depends on: gradients, computed during training.
 
-Sutskever, Vinyals & Le (2014) explain the gain of a reversed source by time lag: symbols that
-belong together stand closer to each other, and gradients reach from one to the other. Here it can
-be seen: the norm of d(logit of the right symbol at output step t) / d(input at source step s).
+Sutskever, Vinyals & Le (2014) explain the gain from reversing the source by shorter time lags:
+gradients reach more easily from an output symbol to the input symbols it depends on. Here they are
+measured: the norm of d(logit of the right symbol at output step t) / d(input at source step s).
 
-The input is the one-hot vector x of a source symbol, which enters the encoder as ``z = x w + b``
-where ``w`` has a row a symbol (the embedding times the input weights, where there is an embedding).
-The derivative is with respect to all entries of x, at the x that was read: ``w dlogit/dz``, and its
-norm the Euclidean one. The right symbols before step t are given (teacher forcing).
+The input is the one-hot vector x of a source symbol. The encoder reads ``z = x w + b``, where ``w``
+has a row for each symbol (if there is an embedding, the embedding times the input weights). The
+gradient is with respect to all entries of x, ``w dlogit/dz``; the norm is the Euclidean one. The
+right symbols before step t are given (teacher forcing).
 """
 
 import re
@@ -32,9 +32,9 @@ from s2sjax.train.replicas import fetch, lift, stack
 from s2sjax.train.step import Params, Trainer
 
 QUESTIONS = 200
-"""Most questions of a mean."""
+"""Gradients are means over at most so many questions."""
 PLACES = ("u", "t", "h", "k", *(f"10^{k}" for k in range(4, 10)))
-"""Units, tens, hundreds, thousands and so on."""
+"""The place of a digit: units, tens, hundreds, thousands and so on."""
 MEANING = (
     "Norm of d(logit of the right symbol at an output step) / d(one-hot vector of the symbol at an "
     "input step): all entries of the vector count, at the symbols that were read; the right "
@@ -44,7 +44,7 @@ MEANING = (
 
 
 def input_weights(model: Seq2Seq) -> Float[Array, "vocab gates"]:
-    """What each symbol's entry of a one-hot input adds to the encoder's projected input."""
+    """The matrix w of this file's docstring: a row for each source symbol."""
     symbols = jnp.arange(model.source_vocab_size, dtype=jnp.int32)
     return model.encoder.project(symbols) - model.encoder.bias[None]
 
@@ -52,7 +52,7 @@ def input_weights(model: Seq2Seq) -> Float[Array, "vocab gates"]:
 def gradient_norms(
     trainer: Trainer, params: Params, examples: Examples
 ) -> Float[Array, "predicted source"]:
-    """The norm of d(logit of the right symbol) / d(one-hot input), the mean over examples."""
+    """The norms of d(logit of the right symbol) / d(one-hot input), means over examples."""
     source, target = examples
     weights = trainer.apply(params, method=input_weights)
     mask = padding_mask(source, trainer.model.pad_id)
@@ -67,7 +67,7 @@ def gradient_norms(
     logits, pull_back = jax.vjp(right_logits, z)
 
     def norms(t: Int[Array, ""]) -> Float[Array, " source"]:
-        # An example's logit depends on its own input alone, so one pass serves them all.
+        # A logit depends on its own example only, so one backward pass serves all examples.
         (dz,) = pull_back(jnp.zeros_like(logits).at[:, t].set(1))
         dx = matmul(dz, weights.T, "float32")
         return jnp.sqrt((dx**2).sum(axis=-1)).mean(axis=0)
@@ -76,7 +76,7 @@ def gradient_norms(
 
 
 def of_one_shape(pairs: Iterable[tuple[str, str]], width: int, most: int = QUESTIONS) -> Pairs:
-    """The first `most` questions of full length `width` with answers of one length and sign."""
+    """The first `most` questions of length `width` whose answers have one length and sign."""
     shapes: dict[tuple[int, bool], Pairs] = {}
     for question, gold in pairs:
         if len(question) == width:
@@ -85,17 +85,17 @@ def of_one_shape(pairs: Iterable[tuple[str, str]], width: int, most: int = QUEST
 
 
 def source_steps(formatter: Formatter, question: str) -> list[str]:
-    """What stands at each source step of questions as long as this one, places by letter."""
+    """The symbol at each source step; a digit is named by its place, such as u for units."""
     return _steps(question, formatter.source_ids, formatter.source)
 
 
 def target_steps(formatter: Formatter, gold: str) -> list[str]:
-    """What stands at each predicted step of answers as long as this one, places by letter."""
+    """The symbol at each predicted step; a digit is named by its place."""
     return _steps(gold, lambda text: formatter.target_ids(text)[1:], formatter.target)
 
 
 def _steps(text: str, ids: Callable[[str], list[int]], vocabulary: Vocabulary) -> list[str]:
-    """Symbols, but digits as their place: the layout moves digits, whichever they are."""
+    # A digit that says its own place, 0 for units, is moved by the layout like any other.
     text = re.sub("[0-9]+", lambda number: "9876543210"[-len(number[0]) :], text)
     shown = {vocabulary.eos_id: "⏎", NO_SYMBOL: " "}
     symbols = (shown.get(i) or vocabulary.symbols[i] for i in ids(text))
@@ -103,28 +103,28 @@ def _steps(text: str, ids: Callable[[str], list[int]], vocabulary: Vocabulary) -
 
 
 class Gradients(NamedTuple):
-    """What an arm's outputs depend on, at several epochs of a run."""
+    """The gradients of an arm at several epochs of a run."""
 
     norms: dict[int, Float[np.ndarray, "predicted source"]]  # `gradient_norms` by epoch
-    outputs: list[str]  # what is predicted, step by step
-    inputs: list[str]  # what is read, step by step, in the arm's order
-    questions: int  # of each mean
+    outputs: list[str]  # the symbol predicted at each step
+    inputs: list[str]  # the symbol read at each step, in the arm's order
+    questions: int  # how many each mean is over
     seed: int  # of the run
     losses: dict[int, float]  # its `epoch_loss` by epoch
 
 
 def snapshots(last: int, most: int = 6) -> list[int]:
-    """Epochs to probe: before training, after the last epoch, closer together at the start."""
+    """At most `most` epochs, from 0 (before training) to the last, closer together at the start."""
     spaced = np.geomspace(1, last, most - 1) if last > 1 else np.ones(1)
     return sorted({0, *(round(float(epoch)) for epoch in spaced)})
 
 
 def probe(group: Group, at: Sequence[int], on_epoch: Callable[[int], None]) -> dict[str, Gradients]:
-    """Train arms from scratch once more, and probe them at some epochs.
+    """Train the arms of a group again, and compute their gradients after some epochs.
 
-    A run is a pure function of its settings and seed: these are the runs whose scores are known.
-    Arms `can_probe`, and have one seed. Epochs are ascending; 0 is before training. `on_epoch` is
-    called after each with its number.
+    Settings and seed decide a run, so the new run is equal to the first one. The group has one
+    seed, and `can_probe` is true of each arm. `at` are ascending epochs; 0 is before training.
+    `on_epoch` is called after each epoch with its number.
     """
     pairs = {arm: _questions(group, arm) for arm in group.arms}
     n, mesh = min(map(len, pairs.values())), group.programs.mesh  # replicas have equal shapes
@@ -150,7 +150,7 @@ def probe(group: Group, at: Sequence[int], on_epoch: Callable[[int], None]) -> d
 
 
 def _train_epoch(runs: Stack, loop_state: LoopState, train: Examples) -> LoopState:
-    """An epoch as `loop.fit` trains it; early stopping is left out."""
+    """Train an epoch as `loop.fit` does, but without early stopping."""
     programs, schedule, (state, losses) = runs.programs, runs.schedule, loop_state
     order = fetch(programs("order", n=len(runs.train[0].lengths))(state), len(runs.labels))
     for number, first, count in schedule.blocks(int(state.epoch[0])):
@@ -169,12 +169,12 @@ def _questions(group: Group, arm: str) -> Pairs:
 
 
 def can_probe(group: Group, arm: str) -> bool:
-    """Whether an arm adds or subtracts, of up to ten digits, and has full-length dev questions."""
+    """Whether an arm's task is addition, with dev questions of full length and short answers."""
     return bool(_questions(group, arm))
 
 
 def deviation(gradients: Gradients, recorded: Mapping[int, float]) -> float:
-    """The largest relative difference of the losses from those recorded when the run was made."""
+    """The largest relative difference between the losses and those recorded in the first run."""
     losses = gradients.losses
     if not (shared := losses.keys() & recorded.keys()):
         raise ValueError(f"No epoch in common: {[*losses]} and {[*recorded]}.")
@@ -182,7 +182,7 @@ def deviation(gradients: Gradients, recorded: Mapping[int, float]) -> float:
 
 
 def lag_table(probed: Mapping[str, Gradients]) -> Table:
-    """For every digit of the answer: how far its digits of the question are, and the norm there."""
+    """For each digit of the answer, the gradients at the question's digits of the same place."""
     epochs = sorted(set().union(*(one.norms for one in probed.values())))
     rows = []
     for arm, (at, outputs, inputs, *_) in probed.items():

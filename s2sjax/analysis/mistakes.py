@@ -1,16 +1,17 @@
-"""Why: what the questions that a trained model gets wrong have in common.
+"""What the questions that a trained model gets wrong have in common.
 
-Everything here works on text: questions, their right answers, and what the seeds of an arm
-answered (`ask`). Whether an answer is right is decided as for exact match, free-running.
+The functions work on texts: questions, their right answers, and the answers of the seeds of an arm
+(`ask`). An answer is right if exact match, free-running, counts it as right.
 """
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from statistics import mean
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool
 
 from s2sjax.data.addition import SHORT, Addition
 from s2sjax.data.dataset import make_formatter, seed_key
@@ -27,26 +28,22 @@ PLACES = {0: "sign", 1: "units", 2: "tens", 3: "hundreds", 4: "thousands"}
 
 
 class Answers(NamedTuple):
-    """What the seeds of an arm answered."""
+    """The answers of the seeds of an arm."""
 
-    pairs: Sequence[Sequence[tuple[str, str]]]  # of every seed, its questions and right answers
-    texts: Sequence[Sequence[str]]  # of every seed, its answers
-    right: Bool[np.ndarray, "seeds n"]  # which of them are right
+    pairs: Sequence[Sequence[tuple[str, str]]]  # of each seed: (question, right answer)
+    texts: Sequence[Sequence[str]]  # of each seed: what it answered
+    right: Bool[np.ndarray, "seeds n"]  # whether that is right
 
 
 def ask(trained: Trained, questions: Questions) -> dict[str, Answers]:
-    """The answers of the arms that are asked."""
+    """The answers of each arm to its questions."""
     answers = {}
-    for arm, found in trained.evaluate(questions).items():
-        formatter, pairs = trained.formatters[arm], questions[arm]
-        texts = [
-            [
-                formatter.read(ids, formatter.given(gold))
-                for (_, gold), ids in zip(own, tokens, strict=True)
-            ]
-            for own, tokens in zip(pairs, found.answers, strict=True)
-        ]
-        answers[arm] = Answers(pairs, texts, found.right)
+    for arm, evaluation in trained.evaluate(questions).items():
+        formatter, texts = trained.formatters[arm], []
+        for pairs, tokens in zip(questions[arm], evaluation.answers, strict=True):
+            asked = zip(pairs, tokens, strict=True)
+            texts.append([formatter.read(ids, formatter.given(gold)) for (_, gold), ids in asked])
+        answers[arm] = Answers(questions[arm], texts, evaluation.right)
     return answers
 
 
@@ -54,17 +51,17 @@ def ask(trained: Trained, questions: Questions) -> dict[str, Answers]:
 
 
 class Share(NamedTuple):
-    """How often an arm is right on one category of questions."""
+    """The share of right answers in one category of questions."""
 
-    seeds: list[float]  # of each seed that has such questions
-    count: int  # how many there are, the mean over seeds that each have their own
+    seeds: list[float]  # of each seed that was asked such questions
+    count: int  # the number of such questions, a mean over all seeds
 
 
 Shares = Mapping[Category, Share]
 
 
 def shares_by(answers: Answers, category: Callable[[str, str], Category]) -> Shares:
-    """Exact match by a category of (question, right answer), categories ascending."""
+    """Exact match by category; `category` is a function of a question and its right answer."""
     return _shares(
         (seed, category(*pair), bool(right))
         for seed, (pairs, marks) in enumerate(zip(answers.pairs, answers.right, strict=True))
@@ -73,15 +70,15 @@ def shares_by(answers: Answers, category: Callable[[str, str], Category]) -> Sha
 
 
 def overall(answers: Answers) -> Shares:
-    """Exact match on all questions, as the one category "all"."""
+    """Exact match on all questions, in one category called "all"."""
     return shares_by(answers, lambda question, gold: "all")
 
 
 def shares_by_place(answers: Answers) -> Shares:
-    """Share of answers whose character at a place is right, counted from the answer's end.
+    """The share of right characters at each place of the right answer, from its end.
 
-    What was written before the right answer's first character is not counted: 1234 for 234 has
-    three places right of three. A minus, wherever it stands, is the place "sign".
+    Characters before these places do not count: 1234 for 234 is right at all three places. The
+    place of a minus is called "sign".
     """
     by_number = _shares(
         (seed, 0 if right == "-" else k, text.rjust(len(gold))[-k] == right)
@@ -93,20 +90,20 @@ def shares_by_place(answers: Answers) -> Shares:
 
 
 def _shares(cells: Iterable[tuple[int, Any, bool]]) -> dict[Any, Share]:
-    """(seed, category, right) of everything to be counted, to shares."""
+    """Shares by category, ascending, from (seed, category, whether right) of every answer."""
     marks: dict[Category, dict[int, list[bool]]] = {}
     seeds = set()
     for seed, category, right in cells:
         seeds.add(seed)
         marks.setdefault(category, {}).setdefault(seed, []).append(right)
     return {
-        category: Share([float(np.mean(m)) for m in own], round(sum(map(len, own)) / len(seeds)))
+        category: Share([sum(m) / len(m) for m in own], round(sum(map(len, own)) / len(seeds)))
         for category, own in sorted((c, of.values()) for c, of in marks.items())
     }
 
 
-def score_table(arms: Mapping[str, Answers], note: str) -> Table:
-    """Exact match of every arm: a row each."""
+def exact_match_table(arms: Mapping[str, Answers], note: str) -> Table:
+    """Exact match of every arm, a row each."""
     every = {arm: overall(answers)["all"] for arm, answers in arms.items()}
     rows = [(arm, f"{n:,}", score(seeds, EXACT_MATCH)) for arm, (seeds, n) in every.items()]
     headers = ("arm", "questions", "right")
@@ -114,21 +111,20 @@ def score_table(arms: Mapping[str, Answers], note: str) -> Table:
 
 
 def share_table(arms: Mapping[str, Shares], title: str, header: str, note: str = "") -> Table:
-    """Shares by category, a row each; arms that were asked the same, a column each.
+    """A row for each category, a column for each arm; all arms were asked the same questions.
 
-    Beyond three arms there is no room for intervals.
+    Intervals are shown for up to three arms.
     """
-    wide = len(arms) > 3
-    show = (lambda shares, of: quantity(float(np.mean(shares)), of)) if wide else score
-    rows = [
-        (str(category), f"{n:,}", *(show(of[category].seeds, EXACT_MATCH) for of in arms.values()))
-        for category, (_, n) in next(iter(arms.values())).items()
-    ]
+    wide, rows = len(arms) > 3, []
+    for category, (_, n) in next(iter(arms.values())).items():
+        seeds = [of[category].seeds for of in arms.values()]
+        cells = [quantity(mean(x), EXACT_MATCH) if wide else score(x, EXACT_MATCH) for x in seeds]
+        rows.append((str(category), f"{n:,}", *cells))
     note = f"{'Mean over seeds.' if wide else OVER_SEEDS} {note}".strip()
     return Table(title, (header, "questions", *arms), tuple(rows), note)
 
 
-# --- what a sum may be hard for ---------------------------------------------------------------
+# --- why a sum may be hard ---------------------------------------------------------------------
 
 
 def operands(question: str) -> tuple[int, ...]:
@@ -137,15 +133,15 @@ def operands(question: str) -> tuple[int, ...]:
 
 
 def carries(question: str, gold: str = "") -> int:
-    """A category: the longest run of consecutive places with a carry; of a difference, a borrow.
+    """A category: the longest run of neighbouring places with a carry, or with a borrow.
 
-    Borrows are those of the smaller subtracted from the larger: of the first operand and the sum of
-    the others.
+    The borrows of a difference are those of the larger minus the smaller number, where one number
+    is the first operand and the other the sum of all others.
     """
     terms = operands(question)
     if "-" in question:
         high, low = sorted((terms[0], sum(terms[1:])), reverse=True)
-        terms = (high - low, low)  # a place borrows where adding up again carries
+        terms = (high - low, low)  # high - low borrows where (high - low) + low carries
     longest = run = carry = 0
     while any(terms) or carry > 9:
         carry = (carry + sum(term % 10 for term in terms)) // 10
@@ -156,7 +152,10 @@ def carries(question: str, gold: str = "") -> int:
 
 
 def operand_lengths(question: str, gold: str) -> str:
-    """A category: digits of each operand, "1 + 3"; of exchangeable ones in ascending order."""
+    """A category: the digits of each operand, such as "1 + 3".
+
+    Operands that can change places without changing the answer are sorted.
+    """
     lengths = [len(str(term)) for term in operands(question)]
     fixed = int("-" in question)
     lengths[fixed:] = sorted(lengths[fixed:])
@@ -167,7 +166,7 @@ def operand_lengths(question: str, gold: str) -> str:
 
 
 def edge_cases(task: Addition) -> dict[str, tuple[str, str]]:
-    """Sums of two operands at the edges of what a task asks, by name: question and answer."""
+    """Extreme sums of two operands, ``{name: (question, answer)}``."""
     nines, top = 10**task.digits - 1, 10 ** (task.digits - 1)
     rising = int(("1234567890" * task.digits)[: task.digits])
     fours, fives = 4 * (nines // 9), 5 * (nines // 9)
@@ -195,7 +194,7 @@ def edge_cases(task: Addition) -> dict[str, tuple[str, str]]:
         question = "+".join(map(str, sorted(terms) if task.operands == "short_first" else terms))
         try:
             pair = question, task.answers(question)[0]
-        except UserError:  # the task asks less
+        except UserError:  # not a question of this task
             continue
         if pair not in cases.values():
             cases[name] = pair
@@ -203,7 +202,7 @@ def edge_cases(task: Addition) -> dict[str, tuple[str, str]]:
 
 
 def edge_table(named: Mapping[str, tuple[str, str]], arms: Mapping[str, Answers]) -> Table:
-    """How many seeds of each arm get an edge case right; arms were asked them in this order."""
+    """How many seeds of each arm get each edge case right; they were asked in this order."""
     marks = [answers.right for answers in arms.values()]
     rows = [
         (name, *pair, *(f"{right[:, i].sum()} of {len(right)}" for right in marks))
@@ -214,47 +213,40 @@ def edge_table(named: Mapping[str, tuple[str, str]], arms: Mapping[str, Answers]
 
 
 def can_ask_all(task: TaskConfig) -> bool:
-    """Whether all questions of a task can be asked: sums of two operands of up to three digits."""
+    """Whether a task is sums of two operands of at most three digits."""
     sums = isinstance(task, Addition) and (task.operator, task.terms) == ("+", 2)
     return sums and task.digits <= 3
 
 
-def _bounds(task: Addition) -> tuple[int, int]:
-    """How many smaller and how many larger operands there are."""
+def all_sums(task: Addition) -> Pairs:
+    """All sums a+b with a <= b, and their answers."""
     n = 10**task.digits
-    return (min(10**SHORT, n) if task.operands == "short_first" else n), n
+    shorter = min(10**SHORT, n) if task.operands == "short_first" else n
+    return [(f"{a}+{b}", str(a + b)) for a in range(shorter) for b in range(a, n)]
 
 
-def every_question(task: Addition) -> Pairs:
-    """Every unordered pair of operands once, as the sum a+b with a <= b, and its answer."""
-    small, n = _bounds(task)
-    return [(f"{a}+{b}", str(a + b)) for a in range(small) for b in range(a, n)]
+def which_sums(sums: Pairs, train: Pairs) -> Bool[np.ndarray, " n"]:
+    """Which of `all_sums` are among the training questions, in any order of their operands."""
+    known = {"+".join(map(str, sorted(operands(question)))) for question, _ in train}
+    return np.array([question in known for question, _ in sums])
 
 
-def among_every(task: Addition, train: Pairs) -> Bool[np.ndarray, " n"]:
-    """Which of `every_question` is among training questions, in whichever order of operands."""
-    small, n = _bounds(task)
-    marks = np.zeros(small * n - small * (small - 1) // 2, bool)
-    pairs = [sorted(operands(question)) for question, _ in train]
-    a, b = np.array(pairs, int).reshape(-1, 2).T
-    marks[a * n - a * (a - 1) // 2 + (b - a)] = True
-    return marks
-
-
-def ask_all(trained: Trained, blocks: Iterable[Pairs]) -> dict[str, Bool[np.ndarray, "seeds n"]]:
-    """Which of many questions each arm gets right; a block of them is laid out at once."""
+def ask_in_blocks(
+    trained: Trained, blocks: Iterable[Pairs]
+) -> dict[str, Bool[np.ndarray, "seeds n"]]:
+    """Whether each arm answers many questions right, asked block by block to save memory."""
     parts: dict[str, list[np.ndarray]] = {arm: [] for arm in trained.arms}
     for pairs in blocks:
-        for arm, found in trained.evaluate(trained.same(pairs)).items():
-            parts[arm].append(found.right)
+        for arm, evaluation in trained.evaluate(trained.same(pairs)).items():
+            parts[arm].append(evaluation.right)
     return {arm: np.concatenate(part, axis=1) for arm, part in parts.items()}
 
 
-def every_table(
+def all_sums_table(
     right: Mapping[str, Bool[np.ndarray, "seeds n"]],
     trained_on: Mapping[str, Bool[np.ndarray, "seeds n"]],
 ) -> Table:
-    """Exact match on every question there is, on those trained on, and on the others."""
+    """Exact match on all sums, on those trained on, and on the others."""
     rows = []
     for arm, of in right.items():
         known = trained_on[arm]
@@ -271,27 +263,27 @@ def every_table(
     return Table("Every question there is, exact match", headers, tuple(rows), note)
 
 
-def longer(task: Addition) -> Addition:
-    """The same task with operands of one digit more, and without a file."""
+def with_longer_numbers(task: Addition) -> Addition:
+    """The same task with one more digit, and without a file."""
     return replace(task, digits=task.digits + 1, file=None, sha256=None)
 
 
 def longer_questions(task: Addition, n: int) -> Pairs:
-    """At most `n` distinct questions in which an operand has all its digits: always the same."""
-    size = min(20 * n, max(1, task.distinct_questions // 2))  # the last take long to draw
+    """At most `n` distinct questions with an operand of full length, the same at every call."""
+    size = min(20 * n, max(1, task.distinct_questions // 2))  # drawing all would take long
     own = replace(task, splits="leak_free", train=1, dev=1, test=size)
     drawn = own.pairs(seed_key(0))["test"]
     return [p for p in drawn if max(len(str(x)) for x in operands(p[0])) == task.digits][:n]
 
 
 def widened(trained: Trained) -> Trained:
-    """The same parameters for numbers of one digit more: rows as wide as `longer` ones take."""
+    """The same models with rows that are wide enough for `with_longer_numbers`."""
     stacks = []
     for stack in trained.stacks:
         formatters = {}
         for arm, run in stack.runs.items():
             assert isinstance(run.task, Addition)
-            widths = make_formatter(longer(run.task), run.text).widths
+            widths = make_formatter(with_longer_numbers(run.task), run.text).widths
             formatters[arm] = stack.formatters[arm]._replace(widths=widths)
         widths = tuple(filter(None, (f.row_widths for f in formatters.values())))[:1]
         stacks.append(replace(stack, formatters=formatters, widths=widths))
@@ -301,16 +293,17 @@ def widened(trained: Trained) -> Trained:
 def worst_table(
     arm: str, answers: Answers, log_probs: Float[np.ndarray, "seeds n"], seed: int, n: int = 20
 ) -> Table:
-    """The `n` questions that the fewest seeds get right; of equals, the least likely right answers.
+    """The `n` questions that the fewest seeds get right, the least probable answers first.
 
-    All seeds were asked the same; `log_probs` are of the right answers, and `seed` is the first.
+    All seeds were asked the same questions. `log_probs` are those of the right answers; the table
+    shows what the first seed, number `seed`, wrote.
     """
     seeds_right, likely = answers.right.sum(axis=0), log_probs.mean(axis=0)
     rows = []
     for i in np.lexsort((likely, seeds_right))[:n]:
         question, gold = answers.pairs[0][i]
-        own, of = answers.texts[0][i] or "(nothing)", f"{seeds_right[i]} of {len(answers.right)}"
-        rows.append((question, gold, of, own, f"{likely[i]:.2f}".replace("-", MINUS)))
+        own, count = answers.texts[0][i] or "(nothing)", f"{seeds_right[i]} of {len(answers.right)}"
+        rows.append((question, gold, count, own, f"{likely[i]:.2f}".replace("-", MINUS)))
     headers = ("question", "answer", "seeds right", f"seed {seed} wrote", "log p")
     note = (
         "log p: log probability of the right answer, its symbols given one by one, in nats; "

@@ -1,8 +1,9 @@
 """Claims against results: published figures, predictions, times to a threshold.
 
-A published figure is of one run, so it is compared with the range of one more of our seeds. A
-prediction is about a paired difference: its interval decides, and for a direction a test too,
-corrected for the number of directions that were predicted. A ValueError names what is missing.
+A published figure is one run's, so it is compared with the range in which one more of our seeds
+would lie. A prediction is about a paired difference: the interval of the difference decides, and
+for a direction also a test, corrected for the number of directions predicted. A ValueError names
+what is missing.
 """
 
 from collections.abc import Sequence
@@ -11,7 +12,7 @@ from typing import Literal, NamedTuple
 
 from s2sjax.report import tables
 from s2sjax.report.results import Results, by_seed, series
-from s2sjax.report.stats import Comparison, compare, holm, prediction, smallest_p
+from s2sjax.report.stats import Comparison, compare, holm, next_seed_range, smallest_p
 from s2sjax.report.tables import NONE, Table, difference, number, quantity, score, unit
 
 Split = Literal["train", "dev", "test"]
@@ -19,36 +20,36 @@ Verdict = Literal["held", "failed", "open"]
 Expect = Literal["equal", "greater", "less"]
 
 LATER = "not run yet"
-LEVEL = 0.05  # largest p, corrected, with which a predicted direction has held or failed
+LEVEL = 0.05  # the largest corrected p with which a predicted direction has held or failed
 MEDIAN = "Median: the epoch by which half of the seeds reached it; a dash: fewer than half did."
 
 
 class Published(NamedTuple):
     """A published figure, and which of our numbers measures the same."""
 
-    label: str  # whose figure, of what
-    value: float | None  # as our metric is stored; None: nobody published one
+    label: str  # whose figure it is, and of what
+    value: float | None  # in the unit in which our metric is stored; None: nobody published one
     arm: str
     metric: str
     split: Split = "test"
     epoch: int | Literal["best"] | None = None  # None: the last one; "best": each seed's best
     source: str = ""  # where it was printed
-    setting: str = ""  # theirs or both
-    reason: str = ""  # the likely one, if it lies outside
-    decimals: int = 2  # as printed, in our unit: it stands for all that rounds to it
+    setting: str = ""  # in which it was measured
+    reason: str = ""  # why it may lie outside of our range
+    decimals: int = 2  # as printed, in the unit that we show: it stands for all that rounds to it
 
 
 def published_table(pairs: Sequence[tuple[Results | None, Published]]) -> Table:
-    """Published figures and our seeds, a row each; without results, a figure is "not run yet"."""
+    """A row for each published figure, with our seeds; without results it says "not run yet"."""
     rows = []
     for results, p in pairs:
         seeds = _seeds_of(results, p)
-        more = prediction(seeds) if len(seeds) > 1 else None
-        # Normal theory does not know that no value is below 0, or above 100 %.
+        more = next_seed_range(seeds) if len(seeds) > 1 else None
+        # A normal distribution has no ends, but our metrics do: 0, and for many of them 100 %.
         ends = more and (max(more[0], 0.0), min(more[1], unit(p.metric).highest))
         epoch = "" if p.epoch is None else "best epoch" if p.epoch == "best" else f"epoch {p.epoch}"
         where = [p.setting, f"{p.split} set" if p.split != "test" else "", epoch]
-        cells = (
+        row = (
             f"{p.label} ({p.source})" if p.source and p.value is not None else p.label,
             NONE if p.value is None else quantity(p.value, p.metric, p.decimals),
             score(seeds, p.metric) if seeds else NONE,
@@ -57,7 +58,7 @@ def published_table(pairs: Sequence[tuple[Results | None, Published]]) -> Table:
             ", ".join(filter(None, where)) or NONE,
             _against(p, more) if seeds else LATER,
         )
-        rows.append(cells)
+        rows.append(row)
     headers = ("what", "published", "ours", "n", "one more seed (95 %)", "setting", "verdict")
     note = (
         "Ours: mean over n seeds [95 % bootstrap interval of the mean]. A published figure is one "
@@ -99,36 +100,35 @@ def _against(p: Published, more: tuple[float, float] | None) -> str:
 
 @dataclass(frozen=True)
 class Prediction:
-    """What was expected of a paired difference ``a - b``, on the test split at the last epoch."""
+    """What was expected of a paired difference ``a - b``, on the test set at the last epoch."""
 
     claim: str  # in words
     a: str  # the arm that the claim is about
     b: str  # the arm it is compared with
     metric: str
     expect: Expect
-    margin: float = 0.0  # of "equal": the difference lies within -+margin, as stored
+    margin: float = 0.0  # "equal" means a difference of at most so much, as stored
 
     def __post_init__(self) -> None:
-        if not 0 <= self.margin < float("inf"):
-            raise ValueError(f"A margin is a number from 0 on, but {self.claim!r}: {self.margin}.")
-        if self.margin and self.expect != "equal":
-            raise ValueError(f"A direction has no margin, but {self.claim!r}: {self.margin}.")
+        if not 0 <= self.margin < float("inf") or (self.margin and self.expect != "equal"):
+            says = f"{self.claim!r} has {self.margin}"
+            raise ValueError(f"A margin is 0 or, of an equality, a positive number, but {says}.")
 
 
 class Judgement(NamedTuple):
     """The result of a prediction."""
 
     comparison: Comparison
-    p: float | None  # of a direction, corrected
+    p: float | None  # corrected; None for an equality
     verdict: Verdict
     sentence: str
 
 
 def judge(results: Results, predictions: Sequence[Prediction]) -> list[Judgement]:
-    """Compares predictions with the seeds that both arms of each have.
+    """Judges predictions by the seeds that both of their arms have.
 
-    A direction has held or failed where its interval says so and its sign-flip p, after Holm
-    correction for all directions here, is at most `LEVEL`. Too few seeds for such a p: open.
+    A direction has held or failed if its interval says so and its sign-flip p, after Holm
+    correction for all directions given, is at most `LEVEL`. Otherwise it is open.
     """
     compared = [paired(results, p.a, p.b, p.metric) for p in predictions]
     directions = [i for i, p in enumerate(predictions) if p.expect != "equal"]
@@ -150,19 +150,24 @@ def judge(results: Results, predictions: Sequence[Prediction]) -> list[Judgement
 
 def paired(results: Results, a: str, b: str, metric: str) -> Comparison:
     """Compares two arms over the seeds that both have, on the test split at their last epoch."""
+    return compare(a, b, metric, *paired_values(results, a, b, metric))
+
+
+def paired_values(results: Results, a: str, b: str, metric: str) -> tuple[list[float], list[float]]:
+    """The values that `paired` compares: ``a[i]`` and ``b[i]`` are of the same seed."""
     values_a, values_b = by_seed(results, a, metric), by_seed(results, b, metric)
     shared = sorted(values_a.keys() & values_b.keys())
     if not shared:
         seeds = f"{[*values_a]} and {[*values_b]}"
         raise ValueError(f"Arms {a!r} and {b!r} share no seed: they have {seeds}.")
-    return compare(a, b, metric, [values_a[s] for s in shared], [values_b[s] for s in shared])
+    return [values_a[s] for s in shared], [values_b[s] for s in shared]
 
 
 def verdict_of(ci95: tuple[float, float] | None, expect: Expect, margin: float = 0.0) -> Verdict:
-    """Whether all of an interval of ``a - b`` is as expected ("held") or none of it ("failed")."""
+    """Whether all of an interval of ``a - b`` ("held") or none of it ("failed") is as expected."""
     if ci95 is None:
         return "open"
-    # A difference of .52 - .50 is not the float .02; margins are meant to the last digit.
+    # 0.52 - 0.50 is not exactly the float 0.02, but is meant to lie within a margin of 0.02.
     (low, high), margin = (round(end, 12) for end in ci95), round(margin, 12)
     if expect == "less":
         low, high = -high, -low
@@ -202,7 +207,7 @@ def prediction_table(results: Results, predictions: Sequence[Prediction]) -> Tab
 
 
 def _named(table: Table, metrics: Sequence[str]) -> Table:
-    """The table with its metric in the title, or in each row where rows have different ones."""
+    """The table with its metric in the title or, if there are several, in every row."""
     names, title, rows = [tables.metric_name(metric) for metric in metrics], table.title, table.rows
     if len({*names}) == 1:
         title = f"{title}: {names[0]}"
@@ -214,7 +219,7 @@ def _named(table: Table, metrics: Sequence[str]) -> Table:
 def epochs_to(
     results: Results, arm: str, metric: str, threshold: float, split: Split = "dev"
 ) -> dict[int, int | None]:
-    """``{seed: epoch}``: the first evaluated epoch at which a threshold was reached, or None."""
+    """``{seed: epoch}``: the first evaluated epoch that reached a threshold, or None."""
     sign = -1 if tables.lower_is_better(metric) else 1
     return {
         seed: next((e for e, value in curve.items() if sign * value >= sign * threshold), None)
@@ -225,12 +230,12 @@ def epochs_to(
 def threshold_table(
     results: Results, metric: str, thresholds: Sequence[float], arms: Sequence[str]
 ) -> Table:
-    """How soon each arm reaches each threshold: a row a threshold and arm."""
-    rows = []
-    for threshold in thresholds:
-        for arm in arms:
-            reached = epochs_to(results, arm, metric, threshold).values()
-            rows.append((arm, quantity(threshold, metric), *times([*reached])))
+    """When each arm reached each threshold: a row for each threshold and arm."""
+    rows = [
+        (arm, quantity(t, metric), *times([*epochs_to(results, arm, metric, t).values()]))
+        for t in thresholds
+        for arm in arms
+    ]
     return Table(
         f"Epochs to a threshold: {tables.metric_name(metric)}, dev set",
         ("arm", "threshold", "n", "seeds that reached it", "median epoch [lowest to highest]"),
@@ -240,7 +245,10 @@ def threshold_table(
 
 
 def times(epochs: Sequence[int | None]) -> tuple[str, str, str]:
-    """Cells: n, how many reached it, the median with its range; those that never did come last."""
+    """Cells of a table: how many seeds, how many reached a threshold, their median and range.
+
+    Seeds that never reached it count as later than all others.
+    """
     n, reached = len(epochs), sorted(epoch for epoch in epochs if epoch is not None)
     if not reached:
         return str(n), "0", "never"

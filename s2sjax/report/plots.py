@@ -1,8 +1,8 @@
-"""Records to pictures.
+"""Pictures of the records, as PNG files.
 
-Every seed is drawn, floors are drawn and named, and a picture says how many seeds there are and
-what its marks mean. An arm has the colour of its place among the arms. The same records give the
-same bytes. A ValueError says what cannot be drawn, and nothing is written.
+A picture shows every seed and every floor, and says how many seeds there are and what its marks
+mean. An arm has the colour of its place among the arms. The same records give the same bytes.
+Where something cannot be drawn, a ValueError says so and no file is written.
 """
 
 import re
@@ -15,9 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from s2sjax.report import canvas
-from s2sjax.report.canvas import COLOURS, GREY, INK, Panel, Row, line_of, picture, seed_note
-from s2sjax.report.claims import paired
-from s2sjax.report.results import Results, arms, by_seed, series, values
+from s2sjax.report.canvas import COLOURS, GREY, INK, PALE, line_of, page, seed_note, wrapped
+from s2sjax.report.claims import paired, paired_values
+from s2sjax.report.results import Results, arms, series, values
+from s2sjax.report.stats import interval
 from s2sjax.report.tables import difference, metric_name, quantity, score, unit
 
 VERDICTS = {"held": COLOURS[0], "failed": COLOURS[1], "open": GREY}
@@ -30,16 +31,16 @@ Shares = Mapping[str, Mapping[Category, Sequence[float]]]
 def learning_curves(
     results: Results, metric: str, floors: Numbers, path: Path, published: Numbers | None = None
 ) -> None:
-    """Draws a metric on the dev set against the epoch: a thin line a seed, a thick one the mean.
+    """Draws a metric on the dev set by epoch: a thin line for each seed, a thick one for the mean.
 
-    `floors`, ``{label: value}``, are grey lines, `published`, ``{arm: value}``, diamonds.
+    `floors`, ``{label: value}``, are grey lines; `published`, ``{arm: value}``, are diamonds.
     """
     names, published = arms(results), published or {}
     seeds = {arm: series(results, arm, metric, "dev") for arm in names}
     last = max(epoch for curves in seeds.values() for curve in curves.values() for epoch in curve)
     note = seed_note(map(len, seeds.values()), "Thin lines: seeds; thick, and numbers: their mean.")
     height = canvas.height_for([*names, *published, *floors], 4.5)
-    with picture(path, height, f"{metric_name(metric)}, dev set", note) as figure:
+    with page(path, height, f"{metric_name(metric)}, dev set", note) as figure:
         axes = figure.add_subplot()
         means, diamonds = [], []
         for i, arm in enumerate(names):
@@ -63,18 +64,18 @@ def learning_curves(
 def step_curves(
     epochs: Mapping[str, Mapping[int, int | None]], last: int, path: Path, title: str
 ) -> None:
-    """Draws which share of an arm's seeds has reached a threshold by which epoch: a step a seed.
+    """Draws the share of an arm's seeds that has reached a threshold, by epoch.
 
-    `epochs` is ``{arm: {seed: epoch, or None if never}}``, `last` the epoch where training ended.
+    `epochs` is ``{arm: {seed: epoch, or None if never}}``; training ended at epoch `last`.
     """
     for arm, seeds in epochs.items():
         if not seeds or max((e for e in seeds.values() if e is not None), default=0) > last:
             raise ValueError(f"Arm {arm!r} has no seed, or one beyond epoch {last}: {seeds}.")
     note = seed_note(map(len, epochs.values()), "A step is a seed.")
-    with picture(path, canvas.height_for(epochs, 4.2), title, note) as figure:
+    with page(path, canvas.height_for(epochs, 4.2), title, note) as figure:
         axes = figure.add_subplot()
         lines: list[Any] = []
-        # Lines that coincide are drawn side by side: apart by their width, but by 2 % at most.
+        # Equal curves are drawn side by side, a line width apart, moved by 2 % at most.
         apart = min(0.012, 0.04 / len(epochs))
         for i, (arm, seeds) in enumerate(epochs.items()):
             reached = sorted(epoch for epoch in seeds.values() if epoch is not None)
@@ -97,14 +98,14 @@ def _against_epochs(axes: Any, last: int, metric: str) -> None:
 
 def accuracy_by_position(results: Results, path: Path) -> None:
     """Draws test accuracy against the output position, teacher-forced and free-running."""
-    there = {(r["arm"], r["metric"]) for r in results["records"] if r["split"] == "test"}
+    measured = {(r["arm"], r["metric"]) for r in results["records"] if r["split"] == "test"}
     panels: dict[str, dict[str, dict[int, list[float]]]] = {}
-    for arm, metric in there:
+    for arm, metric in measured:
         if match := re.fullmatch(r"(teacher_forced|free_running)/position_(\d+)", metric):
             groups = panels.setdefault(match[1], {name: {} for name in arms(results)})
             groups[arm][int(match[2])] = values(results, arm, metric)
     if not panels:
-        raise ValueError(f"No test records of accuracy by position; there are {sorted(there)}.")
+        raise ValueError(f"No test records of accuracy by position; there are {sorted(measured)}.")
     drawn = [
         (of, {p: str(p) for p in sorted(set().union(*of.values()))}, mode.replace("_", "-"))
         for mode, of in sorted(panels.items(), reverse=True)
@@ -112,12 +113,13 @@ def accuracy_by_position(results: Results, path: Path) -> None:
     _draw_categories(path, "accuracy by position in the answer, from the left, test set", drawn)
 
 
-def share_by(
+def shares_by_category(
     groups: Shares, counts: Mapping[Category, int], path: Path, title: str, xlabel: str
 ) -> None:
-    """Draws a share by category of question: a dot a seed, a bar an arm's mean.
+    """Draws a share by category of questions: a dot for each seed, a bar for an arm's mean.
 
-    `groups` is ``{arm: {category: [share of each seed]}}``, `counts` the questions by category.
+    `groups` is ``{arm: {category: [share of each seed]}}``; `counts` is the number of questions by
+    category.
     """
     for arm, shares in groups.items():
         if not shares or not shares.keys() <= counts.keys():
@@ -133,7 +135,7 @@ def _draw_categories(path: Path, title: str, panels: Sequence[tuple[Any, Any, st
     widths = [max(map(len, t.split("\n"))) + 1 for _, labels, _ in panels for t in labels.values()]
     crowded = sum(widths) > 45
     height = canvas.height_for(panels[0][0], 4.2) + 0.08 * max(widths) * crowded
-    with picture(path, height, title, note) as figure:
+    with page(path, height, title, note) as figure:
         style: dict[str, Any] = {"width_ratios": [len(labels) for _, labels, _ in panels]}
         row = figure.subplots(1, len(panels), sharey=True, squeeze=False, **style)[0]
         for axes, (groups, labels, xlabel) in zip(row, panels, strict=True):
@@ -156,71 +158,113 @@ def _draw_categories(path: Path, title: str, panels: Sequence[tuple[Any, Any, st
         canvas.legend(figure, lines)
 
 
+class Row(NamedTuple):
+    """A row of a picture: a name, the value of every seed, and a text on the right."""
+
+    label: str
+    seeds: Sequence[float]
+    text: str
+    colour: str
+
+
 class Contrast(NamedTuple):
-    """A row of `forest`: arm ``a`` minus arm ``b``, the verdict on it, the heading it is under."""
+    """A row of `forest`: arm ``a`` minus arm ``b``, with a verdict, under a heading."""
 
     label: str
     a: str
     b: str
     verdict: str = ""
-    group: str = ""
+    heading: str = ""
 
 
-def forest(results: Results, rows: Sequence[Contrast], metric: str, path: Path) -> None:
-    """Draws paired differences of a test metric: a dot a seed, the mean, its 95 % interval.
+def forest(results: Results, contrasts: Sequence[Contrast], metric: str, path: Path) -> None:
+    """Draws paired differences of a test metric: every seed, the mean, its 95 % interval.
 
-    A verdict that begins with "held", "failed" or "open" has a colour.
+    A verdict that begins with "held", "failed" or "open" sets the colour of its row.
     """
-    groups: dict[str, list[Row]] = {}
-    for row in rows:
-        c = paired(results, row.a, row.b, metric)
-        a, b = by_seed(results, row.a, metric), by_seed(results, row.b, metric)
-        seeds = {seed: a[seed] - b[seed] for seed in sorted(a.keys() & b.keys())}
-        text = f"{difference(c.mean_difference, c.ci95, metric)}\n{row.verdict}".rstrip()
-        colour = VERDICTS.get(row.verdict.partition(":")[0], INK if row.verdict else COLOURS[0])
-        groups.setdefault(row.group, []).append(Row(row.label, seeds, text, colour))
-    panels = [Panel(group, of, metric, {}) for group, of in groups.items()]
+    panels: dict[str, list[Row]] = {}
+    for contrast in contrasts:
+        c = paired(results, contrast.a, contrast.b, metric)
+        seeds = np.subtract(*paired_values(results, contrast.a, contrast.b, metric)).tolist()
+        verdict = contrast.verdict
+        text = f"{difference(c.mean_difference, c.ci95, metric)}\n{verdict}".rstrip()
+        colour = VERDICTS.get(verdict.partition(":")[0], INK if verdict else COLOURS[0])
+        panels.setdefault(contrast.heading, []).append(Row(contrast.label, seeds, text, colour))
     title = f"{metric_name(metric)}: paired differences, test set"
-    canvas.draw_rows(path, title, panels, signed=True)
+    _draw_rows(path, title, panels, metric, {}, differences=True)
 
 
 def scores_by_arm(
     results: Results, metric: str, path: Path, groups: Groups, floors: Numbers | None = None
 ) -> None:
-    """Draws the test scores of many arms, a row each: a dot a seed, the mean, its 95 % interval.
+    """Draws the test scores of many arms, a row each: every seed, the mean, its 95 % interval.
 
-    `groups` is ``{heading: arms}``, from the top; `floors` is as in `learning_curves`.
+    `groups` is ``{heading: arms}``, from the top; `floors` are those of `learning_curves`.
     """
-    panels = [
-        Panel(group, [_row(results, arm, metric, i) for arm in names], metric, floors or {})
-        for i, (group, names) in enumerate(groups.items())
-    ]
-    canvas.draw_rows(path, f"{metric_name(metric)}, test set", panels)
+    panels: dict[str, list[Row]] = {heading: [] for heading in groups}
+    for i, (heading, names) in enumerate(groups.items()):
+        for arm in names:
+            seeds = values(results, arm, metric)
+            row = Row(arm, seeds, score(seeds, metric), line_of(i)["color"])
+            panels[heading].append(row)
+    _draw_rows(path, f"{metric_name(metric)}, test set", panels, metric, floors or {})
 
 
-def score_distribution(
-    results: Results, metrics: Mapping[str, str], path: Path, floors: Mapping[str, Numbers]
+def _draw_rows(
+    path: Path,
+    title: str,
+    panels: Mapping[str, Sequence[Row]],
+    metric: str,
+    floors: Numbers,
+    *,
+    differences: bool = False,
 ) -> None:
-    """Draws the test score of every seed: a panel a metric, a row an arm, a dot a seed.
-
-    `metrics` is ``{title: metric}``; `floors` ``{metric: {label: value}}`` may lack metrics.
-    """
-    panels = []
-    for title, metric in metrics.items():
-        rows = [_row(results, arm, metric, i) for i, arm in enumerate(arms(results))]
-        own = {f"{title}: {label}": value for label, value in floors.get(metric, {}).items()}
-        panels.append(Panel(title, rows, metric, own))
-    canvas.draw_rows(path, "scores on the test set", panels, joined=True)
-
-
-def _row(results: Results, arm: str, metric: str, i: int) -> Row:
-    seeds = by_seed(results, arm, metric)
-    return Row(arm, seeds, score([*seeds.values()], metric), line_of(i)["color"])
+    """Draws panels of rows under their headings, with one scale and the same floors."""
+    panels = {heading: rows for heading, rows in panels.items() if rows}
+    every = [row for rows in panels.values() for row in rows]
+    marks = "Dots: seeds; bars: their mean, with its 95 % interval."
+    note = seed_note((len(row.seeds) for row in every), marks)
+    lines = 1 + max(max(wrapped(r.label).count("\n"), r.text.count("\n")) for r in every)
+    height = 1.4 + (0.14 + 0.17 * lines) * len(every) + 0.34 * len(panels)
+    with page(path, height + canvas.LINE * len(floors), title, note) as figure:
+        heights = {"height_ratios": [len(rows) for rows in panels.values()]}
+        grid = figure.subplots(len(panels), sharex=True, squeeze=False, **heights)[:, 0]
+        legend: list[Any] = []
+        for axes, (heading, rows) in zip(grid, panels.items(), strict=True):
+            axes.grid(axis="x")
+            axes.set(ylim=(len(rows) - 0.5, -0.5), title=heading)
+            axes.margins(x=0.04)
+            for y, row in enumerate(rows):
+                axes.axhline(y, color=PALE, linewidth=0.8, zorder=1)
+                style: dict[str, Any] = {"color": row.colour, "zorder": 3}
+                dots = {"alpha": 0.45, "markeredgewidth": 0, "markersize": 5}
+                axes.plot(row.seeds, [y - 0.15] * len(row.seeds), "o", **style, **dots)
+                mean, *ends = interval(row.seeds)
+                axes.plot(mean, y + 0.18, "|", **style, markersize=8, markeredgewidth=2)
+                if len(row.seeds) > 1:
+                    axes.plot(ends, [y + 0.18] * 2, **style, solid_capstyle="butt", linewidth=3)
+            right = axes.secondary_yaxis("right")
+            axes.set_yticks(range(len(rows)), [wrapped(row.label) for row in rows])
+            right.set_yticks(range(len(rows)), [row.text for row in rows])
+            for side in (axes, right):
+                side.tick_params("y", length=0, labelcolor=INK)
+                side.spines[["left", "right"]].set_visible(False)
+            for label, row in zip(right.get_yticklabels(), rows, strict=True):
+                label.set_color(row.colour)
+            axes.locator_params(axis="x", nbins=6)
+            canvas.show_unit(axes.xaxis, metric, "+" * differences)
+            if differences:
+                axes.axvline(0, color=GREY, linewidth=1)
+            legend = canvas.draw_floors(axes.axvline, floors, metric)
+        if differences:
+            grid[-1].set_xlabel(f"difference, {unit(metric).difference}".rstrip(", "))
+        if legend:
+            canvas.legend(figure, legend, "outside lower left")
 
 
 @dataclass(frozen=True)
 class Heat:
-    """A matrix, not negative, and the characters along its sides."""
+    """A matrix without negative numbers, and the characters along its sides."""
 
     matrix: NDArray[np.floating]  # [outputs, inputs]
     outputs: Sequence[str]
@@ -242,8 +286,9 @@ def heat_maps(
 ) -> None:
     """Draws matrices on one scale of colours; panels are ``{row: {column: heat}}``.
 
-    A row may lack columns, and sizes may differ. The label says what the colours count, the note
-    what the matrices are means of. Below the four decades of a logarithmic scale all is one colour.
+    A row may lack columns, and matrices may differ in size. `label` says what the colours mean,
+    `note` over what the matrices are means. A logarithmic scale has four decades; smaller numbers
+    have its lowest colour.
     """
     heats = [(row, column, heat) for row in panels for column, heat in panels[row].items()]
     if not heats:
@@ -264,7 +309,7 @@ def heat_maps(
     low = float(numbers.min(where=numbers > 0, initial=high))  # zero has no logarithm
     low = min(max(low, 1e-4 * high), 0.1 * high) if log else 0.0
     scale = ScalarMappable(LogNorm(low, high) if log else Normalize(low, high), "viridis")
-    with picture(path, max(height, 3.4), title, f"{note[:1].upper()}{note[1:]}.") as figure:
+    with page(path, max(height, 3.4), title, f"{note[:1].upper()}{note[1:]}.") as figure:
         style = {"width_ratios": [*inputs, max(blank, 0.01)], "height_ratios": outputs}
         grid = figure.subplots(len(rows), len(columns) + 1, squeeze=False, **style)
         for axes in grid.flat:
@@ -282,10 +327,11 @@ def heat_maps(
             small = {"fontsize": 9.5, "fontweight": "normal", "color": GREY}
             axes.set_title(f"\n{column}", loc="center", **small)
             if column == next(iter(panels[row])):
-                # A line above `column`; a long one goes on above the panels to the right.
+                # One line above `column`. A long name may cover several panels, so it is no title:
+                # the layout would make the first panel narrower.
                 place = {"xycoords": "axes fraction", "textcoords": "offset points"}
-                text = axes.annotate(f"{row}\n", (0, 1), (0, 6), **place, fontweight="bold")
-                text.set_in_layout(False)
+                name = axes.annotate(f"{row}\n", (0, 1), (0, 6), **place, fontweight="bold")
+                name.set_in_layout(False)
                 axes.set_ylabel("output")
             if row == rows[-1]:
                 axes.set_xlabel("input")

@@ -1,26 +1,27 @@
-"""The results.json of a finished run: read it, refuse a damaged one, select numbers from it.
+"""The results.json of a finished run: read it, write it, select numbers from it.
 
-In the file, the records of an arm, a split and a metric are one line, a `Series`, so that a
-committed file stays small. Where a selection is empty, a ValueError names what there is.
+A results.json is an object of
+
+- ``experiment``, ``preset``: names;
+- ``config``, ``config_hash``: the settings of every arm, the seeds, and their hash;
+- ``environment``: versions and devices;
+- ``comparisons``: a list of `stats.Comparison`, empty for a run of one arm;
+- ``series``: what was measured, a line for each arm, split and metric, which keeps the file small:
+  ``{"arm", "split", "metric", "epochs": [...], "values": {seed: [value at each epoch]}}``.
+
+`Results` are the same with ``records``, a list of `Record`, instead of ``series``.
 """
 
 import json
-import sys
-from collections import Counter, defaultdict
+import math
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import is_dataclass
-from functools import cache
 from pathlib import Path
-from types import UnionType
-from typing import Any, TypedDict, get_args, get_origin, get_type_hints, is_typeddict
+from typing import Any, TypedDict
 
 from s2sjax.errors import UserError
-from s2sjax.report.stats import Comparison
 
-Results = Mapping[str, Any]  # a `Content`, and what else a run has noted, such as "seconds"
-REMEDY = "restore it, or delete it and run the experiment again"
-PLACE = ("arm", "seed", "split", "epoch", "metric")  # differs from record to record
-_hints = cache(get_type_hints)
+Results = Mapping[str, Any]
 
 
 class Record(TypedDict):
@@ -34,73 +35,22 @@ class Record(TypedDict):
     value: float
 
 
-class Content(TypedDict):
-    """What every results.json has. A run of one arm has no comparisons."""
-
-    experiment: str
-    preset: str
-    config: dict
-    config_hash: str
-    environment: dict
-    records: list[Record]
-    comparisons: list[Comparison]
-
-
-class Series(TypedDict):
-    """The records of an arm, split and metric: ``{seed: [value at each epoch]}``."""
-
-    arm: str
-    split: str
-    metric: str
-    epochs: list[int]
-    values: dict[str, list[float]]
-
-
 def load_results(path: Path) -> Results:
-    """Reads a results.json; one that is missing or damaged is a UserError."""
+    """Reads a results.json; raises UserError where it is missing or damaged."""
     try:
         results = json.loads(path.read_text(encoding="utf-8"))
-        _check(results, dict, "its content")
-        if "series" in results:
-            results["records"] = _unpacked(results.pop("series"))
-        _check(results, Content, "its content")
-        places = Counter(tuple(r[key] for key in PLACE) for r in results["records"])
-        if not places:
-            raise ValueError("it holds no records")
-        if (twice := places.most_common(1)[0])[1] > 1:
-            raise ValueError(f"it holds two records of {twice[0]}")
+        for name in ("experiment", "preset", "config", "config_hash", "environment", "comparisons"):
+            results[name]  # KeyError where it is missing
+        results["records"] = _unpacked(results.pop("series"))
     except FileNotFoundError:
         raise UserError(f"{path} does not exist: run the experiment that writes it.") from None
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}") from error
-    except (ValueError, RecursionError) as error:  # not UTF-8, not JSON, or one of the checks
-        why = "it is nested too deeply" if isinstance(error, RecursionError) else error
-        raise UserError(f"{path} cannot be used, {why}: {REMEDY}") from error
+    except Exception as error:  # however the file is damaged
+        why = f"{type(error).__name__}: {error}".split("\n")[0]
+        remedy = "restore it, or delete it and run the experiment again"
+        raise UserError(f"{path} is damaged ({why}): {remedy}") from error
     return results
-
-
-def _check(value: Any, kind: Any, where: str) -> None:
-    """Raises ValueError unless a JSON value, and every item in it, has the type and is finite."""
-    if is_typeddict(kind) or is_dataclass(kind):
-        _check(value, dict, where)
-        for key, of in _hints(kind).items():
-            if key not in value:
-                raise ValueError(f"{where} has no {key!r}")
-            _check(value[key], of, f"{where}: {key}")
-        return
-    origin, of = get_origin(kind), get_args(kind)
-    if origin is UnionType:  # all of them here are "or None"
-        return None if value is None else _check(value, of[0], where)
-    expected = list if origin is tuple else origin or kind
-    allowed = (int, float) if expected is float else (expected,)
-    if type(value) not in allowed:  # True is an int for isinstance, but no seed
-        raise ValueError(f"{where} is of type {type(value).__name__}, not {expected.__name__}")
-    if expected is float and not abs(value) <= sys.float_info.max:  # NaN is not, either
-        raise ValueError(f"{where} is not a finite number")
-    if origin is tuple and len(value) != len(of):
-        raise ValueError(f"{where} has {len(value)} items, not {len(of)}")
-    for i, item in value.items() if origin is dict else enumerate(value if of else ()):
-        _check(item, of[-1], f"{where}[{i}]")
 
 
 def arms(results: Results) -> list[str]:
@@ -115,10 +65,13 @@ def series(results: Results, arm: str, metric: str, split: str) -> dict[int, dic
         if (record["arm"], record["metric"], record["split"]) == (arm, metric, split):
             curves[record["seed"]][record["epoch"]] = record["value"]
     if not curves:
-        names = [[*dict.fromkeys(r[key] for r in results["records"])] for key in PLACE]
+        known = {
+            key: [*dict.fromkeys(record[key] for record in results["records"])]
+            for key in ("arm", "metric", "split")
+        }
         raise ValueError(
             f"No records of arm {arm!r}, metric {metric!r}, split {split!r}; there are arms "
-            f"{names[0]}, metrics {names[4]} and splits {names[2]}."
+            f"{known['arm']}, metrics {known['metric']} and splits {known['split']}."
         )
     return {seed: dict(sorted(curves[seed].items())) for seed in sorted(curves)}
 
@@ -139,7 +92,7 @@ def values(results: Results, arm: str, metric: str, split: str = "test") -> list
 
 
 def dump_results(results: Results) -> str:
-    """Results as JSON with a series a line, so that two files can be compared by line."""
+    """Results as the JSON of a results.json, with a line for each series."""
     others = {name: value for name, value in results.items() if name != "records"}
     heads = [f"{json.dumps(name)}: {json.dumps(others[name], indent=1)}" for name in others]
     lines = [json.dumps(line, allow_nan=False) for line in _packed(results["records"])]
@@ -147,7 +100,7 @@ def dump_results(results: Results) -> str:
 
 
 def _packed(records: Sequence[Record]) -> Iterator[dict[str, Any]]:
-    """Records as `Series`; seeds with the same epochs share one."""
+    """The series of records; seeds with the same epochs are in one."""
     curves: dict[Any, dict[int, float]] = defaultdict(dict)
     for r in records:
         curves[r["arm"], r["split"], r["metric"], r["seed"]][r["epoch"]] = r["value"]
@@ -159,15 +112,19 @@ def _packed(records: Sequence[Record]) -> Iterator[dict[str, Any]]:
         yield dict(zip(names, place, strict=True)) | {"values": values}
 
 
-def _unpacked(lines: Any) -> list[dict[str, Any]]:
-    """The records of `_packed`; raises ValueError where seeds or epochs do not fit the values."""
-    _check(lines, list[Series], "series")
-    records = []
-    for i, line in enumerate(lines):
-        names = {name: line[name] for name in ("arm", "split", "metric")}
+def _unpacked(lines: Any) -> list[Record]:
+    """The records of `_packed`."""
+    records: dict[Any, Record] = {}
+    for line in lines:
+        arm, split, metric = line["arm"], line["split"], line["metric"]
         for seed, values in line["values"].items():
-            if not seed.isdecimal() or len(values) != len(line["epochs"]):
-                raise ValueError(f"series[{i}] is damaged at seed {seed!r}")
             for epoch, value in zip(line["epochs"], values, strict=True):
-                records.append(names | {"seed": int(seed), "epoch": epoch, "value": value})
-    return records
+                record = Record(
+                    arm=arm, seed=int(seed), split=split, epoch=epoch, metric=metric, value=value
+                )
+                if not math.isfinite(value) or (*record.values(),)[:-1] in records:
+                    raise ValueError(f"not finite, or there twice: {record}")
+                records[(*record.values(),)[:-1]] = record
+    if not records:
+        raise ValueError("it holds no records")
+    return [*records.values()]

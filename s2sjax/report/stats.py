@@ -1,9 +1,9 @@
 """Intervals over seeds and the paired comparison of two arms.
 
-The unit of replication is the seed, never the test question: what is estimated is what the *next*
-seed would give. Two arms that share their seeds are compared by the differences within seeds
-(Bouthillier et al. 2021, "Accounting for variance in machine learning benchmarks"): a mean with its
-interval, an exact test, and two effect sizes. A ValueError names unusable values.
+The unit of replication is the seed, never the test question: intervals are about the seeds that one
+could have drawn. Two arms are compared by the differences within seeds (Bouthillier et al. 2021,
+"Accounting for variance in machine learning benchmarks"): their mean with an interval, a sign-flip
+test, and two effect sizes. A ValueError names values that cannot be used.
 """
 
 from collections.abc import Sequence
@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 
 Values = NDArray[np.float64]
 CONFIDENCE = 0.95
-RESAMPLES = 9_999  # of the bootstrap, and of the sign flips where they are too many to enumerate
-ENUMERABLE = 20  # up to 2^20 sign flips are enumerated
-SEED = 0  # statistics are functions of the data: the same results.json gives the same report
-ROUNDING = 1e-12  # relative: differences closer than this differ by the rounding of a subtraction
+RESAMPLES = 9_999  # of the bootstrap, and of sign flips that are too many to enumerate
+ENUMERABLE = 20  # the most seeds whose 2^n sign flips are enumerated
+SEED = 0  # of the resampling: the same results.json gives the same report
+ROUNDING = 1e-12  # relative: numbers closer than this differ by rounding only
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Comparison:
 def compare(
     a_name: str, b_name: str, metric: str, a: Sequence[float], b: Sequence[float]
 ) -> Comparison:
-    """Compares arm ``a`` with arm ``b``, paired: ``a[i]`` and ``b[i]`` come from the same seed."""
+    """Compares arm ``a`` with arm ``b``; ``a[i]`` and ``b[i]`` are of the same seed."""
     if len(a) != len(b):
         counts = f"{a_name!r} has {len(a)} values of {metric!r} and {b_name!r} has {len(b)}"
         raise ValueError(f"Paired arms need the same seeds, but {counts}.")
@@ -60,10 +60,9 @@ def compare(
 
 
 def interval(values: Sequence[float] | Values) -> tuple[float, float | None, float | None]:
-    """Mean over seeds with its 95 % interval, the BCa bootstrap's (Efron 1987).
+    """Mean over seeds, and its 95 % interval by the BCa bootstrap (Efron 1987): mean, low, high.
 
-    It moves, scales and changes sign with its data, one number a seed. Equal values give
-    ``low == high == mean``; one value gives ``(value, None, None)``: it has no known spread.
+    Equal values give ``low == high == mean``; one value gives ``(value, None, None)``.
     """
     x = _finite(values, "the values of an interval")
     if len(x) == 1:
@@ -72,13 +71,13 @@ def interval(values: Sequence[float] | Values) -> tuple[float, float | None, flo
     mean, width = float(x.mean()), float(np.ptp(x))
     if width == 0:
         return float(x[0]), float(x[0]), float(x[0])
-    from scipy.stats import bootstrap  # a second's import, which a training run need not pay
+    from scipy.stats import bootstrap  # imported here, because it takes a second
 
     def rounded_mean(sample: Values, axis: int) -> Values | np.float64:
-        # The bias correction counts ties: the same values in another order are one.
+        # The bias correction counts ties: the mean must not depend on the order of the values.
         return np.round(np.mean(sample, axis=axis), 12)
 
-    standardised = (x - mean) / width  # so that rounding means the same in every unit
+    standardised = (x - mean) / width  # rounding then means the same in every unit
     rng = np.random.default_rng(SEED)
     options = {"n_resamples": RESAMPLES, "confidence_level": CONFIDENCE, "method": "BCa"}
     ci = bootstrap((standardised,), rounded_mean, rng=rng, **options).confidence_interval
@@ -86,8 +85,8 @@ def interval(values: Sequence[float] | Values) -> tuple[float, float | None, flo
     return mean, float(low), float(high)
 
 
-def prediction(values: Sequence[float] | Values) -> tuple[float, float]:
-    """Where one more seed would fall, 95 %, by normal theory."""
+def next_seed_range(values: Sequence[float] | Values) -> tuple[float, float]:
+    """The 95 % prediction interval of one more seed, if seeds are normally distributed."""
     x = _finite(values, "the values of a prediction")
     if len(x) < 2:
         raise ValueError(f"A prediction needs at least two seeds, but there is only {x.tolist()}.")
@@ -98,14 +97,12 @@ def prediction(values: Sequence[float] | Values) -> tuple[float, float]:
 
 
 def smallest_p(n: int) -> float:
-    """The smallest two-sided p of a sign-flip test of ``n`` pairs: 2 / 2^n, all signs the same."""
-    if n < 1:
-        raise ValueError(f"A paired test needs at least one seed, but n = {n}.")
+    """The smallest two-sided p of a sign-flip test of ``n`` pairs, where all signs are equal."""
     return 2 / 2**n
 
 
 def holm(ps: Sequence[float]) -> list[float]:
-    """Holm's (1979) correction of several p-values, which keeps the family-wise error rate."""
+    """Holm's (1979) correction of several p-values, which controls the family-wise error rate."""
     corrected, highest = [0.0] * len(ps), 0.0
     for rank, i in enumerate(sorted(range(len(ps)), key=lambda i: ps[i])):
         highest = max(highest, min(1.0, (len(ps) - rank) * ps[i]))
@@ -114,7 +111,7 @@ def holm(ps: Sequence[float]) -> list[float]:
 
 
 def caution(n: int) -> str:
-    """A sentence for the report where ``n`` paired seeds are too few for a claim, else nothing."""
+    """A sentence of warning if ``n`` paired seeds are too few for a claim, else an empty string."""
     if n == 1:
         return "One seed: no interval, no test, and another seed may say the opposite."
     if (least := smallest_p(n)) > 1 - CONFIDENCE:
@@ -134,9 +131,9 @@ def _finite(values: Sequence[float] | Values, what: str) -> Values:
 
 
 def _without_rounding(x: Values, scale: float) -> Values:
-    """Values ``[n]``, made exactly equal or zero where they are so but for rounding at ``scale``.
+    """Values ``[n]``, made exactly zero, or equal, where only rounding at ``scale`` differs.
 
-    0.9 - 0.6 and 0.4 - 0.1 are not the same float: their deviation would make an enormous effect.
+    0.9 - 0.6 and 0.4 - 0.1 are different floats: dividing by their deviation gives a huge d_z.
     """
     x = np.where(np.abs(x) <= ROUNDING * scale, 0.0, x)
     return np.full_like(x, x[0]) if np.ptp(x) <= ROUNDING * scale else x
@@ -145,7 +142,7 @@ def _without_rounding(x: Values, scale: float) -> Values:
 def _p_sign_flip(differences: Values) -> float:
     """Two-sided p: the share of sign assignments whose sum is at least as far from 0 as observed.
 
-    If the arms do the same, each difference is as likely with the other sign; no more is assumed.
+    The null hypothesis is that each difference is equally likely with either sign.
     """
     n, observed = len(differences), differences.sum()
     if n <= ENUMERABLE:
@@ -154,7 +151,7 @@ def _p_sign_flip(differences: Values) -> float:
             sums = np.concatenate([sums + difference, sums - difference])
     else:
         signs = np.random.default_rng(SEED).choice([-1.0, 1.0], size=(RESAMPLES, n))
-        # What was observed is counted too, so p is never 0 (Phipson & Smyth 2010).
+        # The observed signs are counted too, so p is never 0 (Phipson & Smyth 2010).
         sums = np.append(signs @ differences, observed)
-    rounding = ROUNDING * np.abs(differences).sum()  # equal sums differ by the order of their terms
+    rounding = ROUNDING * np.abs(differences).sum()  # sums differ by the order of their terms
     return float(np.mean(np.abs(sums) >= np.abs(observed) - rounding))

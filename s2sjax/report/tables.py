@@ -1,7 +1,7 @@
-"""Records to tables and Markdown: the terminal, report.md and the READMEs show the same objects.
+"""Tables of the records, and how a metric is shown: its name, unit and decimals.
 
-The first section decides how tables and pictures show a metric: its name, unit and decimals. A
-ValueError names what the results lack for a table.
+The terminal, report.md and the READMEs show the same tables. Where results lack what a table needs,
+a ValueError names it.
 """
 
 import os
@@ -19,10 +19,10 @@ from rich.text import Text
 
 from s2sjax.files import write_atomically
 from s2sjax.report.results import Results, arms, by_seed, values
-from s2sjax.report.stats import caution, interval, prediction
+from s2sjax.report.stats import caution, interval, next_seed_range
 
 NONE = "–"  # a cell without a number
-MINUS = "−"  # as wide as a plus sign, and never broken from its number
+MINUS = "−"  # as wide as a plus sign; no line is broken after it
 
 
 class Unit(NamedTuple):
@@ -30,14 +30,14 @@ class Unit(NamedTuple):
 
     scale: float  # shown value / stored value
     decimals: int  # of the shown value
-    symbol: str  # behind the shown value
-    highest: float  # the largest value that can be, as stored
-    difference: str  # the unit of a difference, if it has one
+    symbol: str  # after the shown value
+    highest: float  # the largest possible value, as stored
+    difference: str  # the unit of a difference; "" if it has none
 
 
 def unit(metric: str) -> Unit:
-    """The unit of a metric: BLEU and chrF are stored as 0..100, a share or a rate as 0..1."""
-    name = _whole(metric)
+    """The unit of a metric: BLEU and chrF are stored as 0 to 100, shares and rates as 0 to 1."""
+    name = _without_length(metric)
     if name.endswith("loss"):
         return Unit(1, 4, "", float("inf"), "nats per token")
     if name == "perplexity":
@@ -48,8 +48,8 @@ def unit(metric: str) -> Unit:
 
 
 def lower_is_better(metric: str) -> bool:
-    """Whether the best value of a metric is its lowest one."""
-    return _whole(metric).endswith(("loss", "perplexity", "symbol_error_rate"))
+    """Whether a lower value of a metric is a better one."""
+    return _without_length(metric).endswith(("loss", "perplexity", "symbol_error_rate"))
 
 
 def metric_name(metric: str) -> str:
@@ -72,13 +72,16 @@ def metric_name(metric: str) -> str:
     return f"{name}, {mode.replace('_', '-')}" if mode and what in words else name
 
 
-def _whole(metric: str) -> str:
-    """The metric on all questions, of one on those of some length: ``BLEU/length_1-7``: BLEU."""
+def _without_length(metric: str) -> str:
+    """The metric without the length of its questions: ``BLEU/length_1-7`` gives BLEU."""
     return metric.partition("/length_")[0]
 
 
 def number(value: float, metric: str, sign: str = "", decimals: int | None = None) -> str:
-    """A stored value in the unit of its metric, without the symbol; "+" signs positive ones too."""
+    """A stored value in the unit of its metric, without the symbol.
+
+    With the sign "+" positive numbers have a sign too.
+    """
     of = unit(metric)
     shown, decimals = of.scale * value, of.decimals if decimals is None else decimals
     text = f"{shown:{sign}z.{decimals}f}" if abs(shown) < 10_000 else f"{shown:{sign}.1e}"
@@ -99,13 +102,13 @@ def score(seeds: Sequence[float], metric: str) -> str:
 
 
 def difference(mean: float, ci95: Sequence[float] | None, metric: str) -> str:
-    """Mean difference with its interval, fractions in points: ``+34.5 [+33.8, +35.2]``."""
+    """Mean difference with its interval, shares in points: ``+34.5 [+33.8, +35.2]``."""
     ends = "" if ci95 is None else f" [{', '.join(number(end, metric, '+') for end in ci95)}]"
     return number(mean, metric, "+") + ends
 
 
 def provenance(results: Results) -> str:
-    """One sentence: what was run, with which software, on which hardware."""
+    """A sentence that says what was run, with which software, on which hardware."""
     environment = results["environment"]
     known = [name for name in ("python", "jax", "jaxlib", "flax", "numpy") if name in environment]
     software = ", ".join(f"{name} {environment[name]}" for name in known)
@@ -116,12 +119,12 @@ def provenance(results: Results) -> str:
 
 @dataclass(frozen=True)
 class Table:
-    """A table of finished strings, for Markdown and for the terminal."""
+    """A table of strings, for Markdown and for the terminal."""
 
-    title: str  # what the numbers are
+    title: str
     headers: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]  # as many cells a row as there are headers
-    note: str = ""  # what a reader needs to know about the numbers
+    rows: tuple[tuple[str, ...], ...]  # each with one cell for each header
+    note: str = ""  # what a reader must know about the numbers
 
     def __post_init__(self) -> None:
         n = len(self.headers)
@@ -147,7 +150,7 @@ class Table:
         return "\n\n".join(parts)
 
     def rich(self) -> Group:
-        """The same for a terminal; brackets in cells are no rich markup."""
+        """The table for a terminal; brackets in cells are shown as they are."""
         table = rich.table.Table(box=rich.box.SIMPLE_HEAVY, pad_edge=False, collapse_padding=True)
         for i, (header, numeric) in enumerate(zip(self.headers, self._numeric(), strict=True)):
             words = " ".join([header, *(row[i] for row in self.rows)]).split()
@@ -164,16 +167,16 @@ class Table:
         return [all(shape.match(row[i]) for row in self.rows) for i in range(len(self.headers))]
 
 
-def per_seed_table(results: Results, metric: str, split: str = "test") -> Table:
-    """Every seed of every arm at the last epoch: a row a seed, a column an arm."""
-    columns = {arm: by_seed(results, arm, metric, split) for arm in arms(results)}
+def per_seed_table(results: Results, metric: str) -> Table:
+    """Every seed of every arm, on the test set at the last epoch: a row a seed, a column an arm."""
+    columns = {arm: by_seed(results, arm, metric) for arm in arms(results)}
     rows = [
         (str(seed), *(number(c[seed], metric) if seed in c else NONE for c in columns.values()))
         for seed in sorted(set().union(*columns.values()))
     ]
     rows.append(("mean", *(number(interval([*c.values()])[0], metric) for c in columns.values())))
     per_cent = ", per cent" if unit(metric).symbol else ""
-    title = f"{metric_name(metric)}{per_cent}: every seed, {split} set"
+    title = f"{metric_name(metric)}{per_cent}: every seed, test set"
     return Table(title, ("seed", *columns), tuple(rows))
 
 
@@ -183,32 +186,28 @@ def score_table(
     references: Sequence[tuple[str, Mapping[str, float | None]]] = (),
     split: str = "test",
     *,
-    predict: bool = False,
+    next_seed: bool = False,
 ) -> Table:
-    """A row an arm with its scores, and one with their range; above them what to compare with.
+    """The scores of every arm, and the range of its seeds; above them what to compare with.
 
     `metrics` is ``{header: metric}``; `references`, ``(label, {metric: value})``, such as floors,
-    may lack some. `predict` adds a row an arm: the range of one more seed.
+    may lack metrics. With `next_seed`, a row an arm says where one more seed would lie.
     """
     rows = []
     for label, reference in references:
         known = [(reference.get(metric), metric) for metric in metrics.values()]
         shown = (NONE if v is None else quantity(v, m, max(2, unit(m).decimals)) for v, m in known)
         rows.append((label, *shown))
-    measured = {(r["arm"], r["metric"]) for r in results["records"] if r["split"] == split}
     for arm in arms(results):
-        columns, n = [], 0
-        for metric in metrics.values():
-            if (arm, metric) not in measured and any(metric == m for _, m in measured):
-                columns.append((NONE, NONE, NONE))
-                continue
-            seeds = values(results, arm, metric, split)
-            n = len(seeds)
-            more = span(*prediction(seeds), metric) if n > 1 else NONE
-            columns.append((score(seeds, metric), span(min(seeds), max(seeds), metric), more))
-        count = f"{n} seed{'' if n == 1 else 's'}"
-        labels = [f"{arm}, {x}" for x in (count, "lowest to highest", "one more seed (95 %)")]
-        rows += [*zip(labels, *columns, strict=True)][: 1 if n <= 1 else 3 if predict else 2]
+        columns = [(values(results, arm, metric, split), metric) for metric in metrics.values()]
+        n = len(columns[0][0])
+        rows.append((f"{arm}, {n} seed{'s' * (n > 1)}", *(score(*column) for column in columns)))
+        if n > 1:
+            ends = [(min(seeds), max(seeds), metric) for seeds, metric in columns]
+            rows.append((f"{arm}, lowest to highest", *(span(*of) for of in ends)))
+        if n > 1 and next_seed:
+            ends = [(*next_seed_range(seeds), metric) for seeds, metric in columns]
+            rows.append((f"{arm}, one more seed (95 %)", *(span(*of) for of in ends)))
     note = "Mean over seeds [95 % bootstrap interval of the mean]."
     return Table(f"{results['experiment']}: {split} set", ("", *metrics), tuple(rows), note)
 
@@ -218,19 +217,15 @@ def span(low: float, high: float, metric: str) -> str:
     return f"{number(low, metric)} to {number(high, metric)}"
 
 
-def comparison_table(results: Results, metrics: Mapping[str, str] | None = None) -> Table:
-    """The paired comparisons, of all metrics or of some, ``{label: metric}``."""
-    comparisons = results["comparisons"]
-    compared = list(dict.fromkeys(c["metric"] for c in comparisons))
-    metrics = {metric_name(m): m for m in compared} if metrics is None else metrics
+def comparison_table(results: Results) -> Table:
+    """The paired comparisons, metric by metric."""
+    metrics = list(dict.fromkeys(c["metric"] for c in results["comparisons"]))
+    comparisons = sorted(results["comparisons"], key=lambda c: metrics.index(c["metric"]))
     pairs = {(c["a"], c["b"]) for c in comparisons}
     a, b = next(iter(pairs)) if len(pairs) == 1 else ("a", "b")
-    if missing := [metric for metric in metrics.values() if metric not in compared]:
-        raise ValueError(f"No comparison of metric {missing[0]!r}; compared were {compared}.")
-    chosen = [(label, c) for label, m in metrics.items() for c in comparisons if c["metric"] == m]
     rows = [
         (
-            f"{c['a']} {MINUS} {c['b']}: {label}" if len(pairs) > 1 else label,
+            f"{c['a']} {MINUS} {c['b']}: " * (len(pairs) > 1) + metric_name(c["metric"]),
             str(c["n"]),
             quantity(c["mean_a"], c["metric"]),
             quantity(c["mean_b"], c["metric"]),
@@ -239,12 +234,12 @@ def comparison_table(results: Results, metrics: Mapping[str, str] | None = None)
             NONE if c["d_z"] is None else f"{c['d_z']:+z.2f}".replace("-", MINUS),
             f"{c['p_superiority']:.2f}",
         )
-        for label, c in chosen
+        for c in comparisons
     ]
     note = paired_note(
         "; d_z: difference in standard deviations of the paired differences; P(a > b): share of "
         "seeds in which a is above b.",
-        [c["n"] for _, c in chosen],
+        [c["n"] for c in comparisons],
     )
     title = f"{results['experiment']}: paired comparisons"
     headers = (f"{a} {MINUS} {b}", "n", a, b, "difference", "p", "d_z", "P(a > b)")
@@ -252,7 +247,7 @@ def comparison_table(results: Results, metrics: Mapping[str, str] | None = None)
 
 
 def paired_note(columns: str, seeds: Sequence[int]) -> str:
-    """The note under paired differences, with a caution where a row has few seeds."""
+    """The note under paired differences, with a caution where there are few seeds."""
     what = "of the means, of percentages in points, [95 % bootstrap interval]"
     note = f"Paired by seed. Difference a − b {what}; two-sided sign-flip p{columns}"
     return f"{note} {caution(min(seeds))}".rstrip() if seeds else note
@@ -266,7 +261,10 @@ class Picture(NamedTuple):
 
 
 def write_report(path: Path, sections: Iterable[str | Table | Picture]) -> None:
-    """Writes a Markdown file, whole or not at all; strings are Markdown, pictures are linked."""
+    """Writes a Markdown file; strings are Markdown, pictures are links.
+
+    If anything fails, an old file stays as it is.
+    """
     parts = []
     for section in sections:
         if isinstance(section, Table):
@@ -280,19 +278,15 @@ def write_report(path: Path, sections: Iterable[str | Table | Picture]) -> None:
 
 
 def replace_blocks(text: str, blocks: Mapping[str, str]) -> str:
-    """Replaces what stands between ``<!-- begin NAME -->`` and ``<!-- end NAME -->``.
+    """Replaces what is between ``<!-- begin NAME -->`` and ``<!-- end NAME -->``.
 
-    A ValueError names markers that are missing, doubled, in the wrong order or in a block.
+    A ValueError names a block whose two markers are not there once, one directly after the other.
     """
-    marker = re.compile(r"(<!-- (?:begin|end) \S+ -->)")
-    parts = marker.split(text)
     for name, block in blocks.items():
-        if marker.search(block):
-            raise ValueError(f"Block {name!r} holds a marker itself, so it could not be replaced.")
-        pair = [f"<!-- begin {name} -->", f"<!-- end {name} -->"]
-        places = [i for i, part in enumerate(parts) if part in pair]
-        if [parts[i] for i in places] != pair or places[0] + 2 != places[1]:
-            once = f"'{pair[0]}' once, and as the next marker '{pair[1]}'"
-            raise ValueError(f"Block {name!r} needs {once}.")
-        parts[places[0] + 1] = "\n\n" + block.strip("\n") + "\n\n"
-    return "".join(parts)
+        begin, end = f"<!-- begin {name} -->", f"<!-- end {name} -->"
+        pair = re.search(f"{begin}((?!<!-- (begin|end) ).)*{end}", text, re.DOTALL)
+        if pair is None or text.count(begin) + text.count(end) > 2:
+            raise ValueError(f"Block {name!r} needs '{begin}' and '{end}' as the next marker.")
+        lines = (text[: pair.start()] + begin, block.strip("\n"), end + text[pair.end() :])
+        text = "\n\n".join(lines)
+    return text

@@ -1,11 +1,10 @@
-"""Arms x seeds -> programs -> paired records.
+"""Arms x seeds to programs, records and paired comparisons.
 
-Arms of one structure and shape are one program (`group`). Programs run one after another, so that
-results come in arm by arm, and a seed means the same in all of them.
+Arms of the same structure and shapes share a program (`group`). Programs run one after another. A
+seed means the same in all of them.
 """
 
 import time
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
@@ -16,8 +15,8 @@ from rich.console import Console
 
 from s2sjax.errors import Interrupted, UserError, check_range
 from s2sjax.files import write_atomically
-from s2sjax.report.results import Results, dump_results, load_results
-from s2sjax.report.stats import compare
+from s2sjax.report.claims import paired
+from s2sjax.report.results import Record, Results, dump_results, load_results
 from s2sjax.report.tables import metric_name, score_table
 from s2sjax.serial import config_hash, differences, from_json, to_json
 from s2sjax.study.group import Group
@@ -28,7 +27,7 @@ from s2sjax.train.progress import EpochProgress
 from s2sjax.train.run import Run, program_key
 from s2sjax.train.saved import write_vocabularies
 from s2sjax.train.stopping import Stop
-from s2sjax.train.workdir import Record, Workdir, environment
+from s2sjax.train.workdir import Workdir, environment
 
 
 @dataclass(frozen=True)
@@ -38,7 +37,7 @@ class Ablation:
     arms: Mapping[str, Run]
     seeds: int
     first_seed: int  # they count up from here
-    cohorts: tuple[int, ...] = ()  # how many seeds were trained together, where more were added
+    cohorts: tuple[int, ...] = ()  # if seeds were added later: how many were trained each time
 
     def __post_init__(self) -> None:
         check_range(1, self, "seeds", most=10_000)
@@ -51,7 +50,7 @@ class Ablation:
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> "Ablation":
-        """The ablation that `config` wrote down; raises UserError where it did not."""
+        """The ablation whose `config` this is; raises UserError for anything else."""
         missing = {"arms", "seeds", "first_seed"} - set(config)
         if missing or not isinstance(config["arms"], Mapping) or not config["arms"]:
             raise UserError("its config is not that of an ablation")
@@ -71,7 +70,7 @@ class Ablation:
 
     @cached_property
     def programs(self) -> list[tuple[dict[str, Any], dict[str, Run]]]:
-        """What decides each program, and its arms, in the order of their first arms."""
+        """The key and the arms of each program, in the order of the first arms."""
         keys = {arm: program_key(run) for arm, run in self.arms.items()}
         found: list[tuple[dict[str, Any], dict[str, Run]]] = []
         for key in keys.values():
@@ -81,9 +80,9 @@ class Ablation:
 
     @cached_property
     def groups(self) -> dict[str, Group]:
-        """The stacks to train, by the name of their folder: the arms of each program.
+        """The stacks to train, one for each program, by the name of their folder.
 
-        Seeds that were added later are stacks of their own: "2.1" is program 2, added once.
+        Seeds that were added later are stacks of their own: "2.1" is program 2, first addition.
         """
         groups, first = {}, self.first_seed
         for cohort, seeds in enumerate(self.cohorts or (self.seeds,)):
@@ -93,16 +92,12 @@ class Ablation:
             first += seeds
         return groups
 
-    def reasons(self) -> list[str]:
-        """Why each program is another than the first: what it differs in."""
-        (first, _), *others = self.programs
-        return ["the first", *("; ".join(differences(first, other)) for other, _ in others)]
-
 
 def is_extension(held: Mapping[str, Any], asked: Mapping[str, Any]) -> bool:
-    """Whether one ablation is another with more seeds, or with more epochs where that is the same.
+    """Whether the config `asked` only adds seeds or epochs to the config `held`.
 
-    A schedule that ends with the training, or early stopping, would have gone another way.
+    Epochs can be added only if the first ones stay as they were: not with early stopping, nor with
+    a schedule that depends on the number of epochs.
     """
     try:
         before, now = Ablation.from_config(held), Ablation.from_config(asked)
@@ -113,14 +108,14 @@ def is_extension(held: Mapping[str, Any], asked: Mapping[str, Any]) -> bool:
         and before.arms.keys() == now.arms.keys()
         and before.seeds <= now.seeds
         and [[*arms] for _, arms in before.programs] == [[*arms] for _, arms in now.programs]
-        and all(_goes_on(run, now.arms[arm]) for arm, run in before.arms.items())
+        and all(_is_beginning(run, now.arms[arm]) for arm, run in before.arms.items())
     )
 
 
-def _goes_on(run: Run, longer: Run) -> bool:
-    """Whether a run is the beginning of another, or the same.
+def _is_beginning(run: Run, longer: Run) -> bool:
+    """Whether a run is the same as another or its beginning, and has no early stopping.
 
-    With early stopping neither is: seeds that were added would end at another epoch.
+    With early stopping, seeds that are added would stop at another epoch than the first ones.
     """
     open_ended = (
         run.optim.schedule in ("constant", "inverse_sqrt")
@@ -142,11 +137,10 @@ def run(
     pairs: Sequence[tuple[str, str]],
     stop: Stop | None = None,
 ) -> Results:
-    """Train, score and compare: the results, also written to the workdir.
+    """Train, score and compare; returns the results and writes them to the workdir.
 
-    Programs run one after another, and the scores of each are shown when it is through; what is
-    already finished in the workdir is not run again. Arms are compared by `pairs` (a, b), a with b,
-    on `metrics` of the test set.
+    What is finished in the workdir is not run again. The scores of each program are shown when it
+    ends. `pairs` (a, b) of arms are compared, a with b, by `metrics` on the test set.
     """
     config, path = ablation.config, workdir.results_file
     identity = {"experiment": experiment, "preset": preset, "config": config}
@@ -166,7 +160,7 @@ def run(
     for number, (name, group) in enumerate(groups.items(), start=1):
         title = f"program {number} of {len(groups)}: {', '.join(group.arms)}"
         train_group(group, workdir, name, console, title, stop)
-        if number < len(groups):  # the report has them all
+        if number < len(groups):  # after the last one the report shows all
             own = {**identity, "records": _records(group, workdir)}
             table = score_table(own, {metric_name(m): m for m in metrics})
             console.print(replace(table, title=f"Program {number}, test set").rich())
@@ -185,7 +179,7 @@ def run(
 def train_group(
     group: Group, workdir: Workdir, name: str, console: Console, title: str, stop: Stop | None
 ) -> None:
-    """Train and score the arms of one program, with checkpoints in `name`, unless that is done."""
+    """Train and score one program unless that is done; its checkpoints are in the folder `name`."""
     train, replicas = group.run.train, {*group.replicas}
     scored = {
         (r["arm"], r["seed"])
@@ -232,13 +226,13 @@ def train_group(
 
 
 def _records(group: Group, workdir: Workdir) -> list[Record]:
-    """What the workdir has of a group's replicas."""
+    """The workdir's records of a group's replicas."""
     replicas = {*group.replicas}
     return [r for r in workdir.records() if (r["arm"], r["seed"]) in replicas]
 
 
 def in_order(records: Sequence[Record]) -> list[Record]:
-    """What was measured while training, then what was measured in the end."""
+    """Records of the training first, then the scores after it, on train and test."""
     place = {"dev": 0, "train": 1, "test": 2}
     return sorted(records, key=lambda r: 0 if r["metric"] == "epoch_loss" else place[r["split"]])
 
@@ -246,14 +240,6 @@ def in_order(records: Sequence[Record]) -> list[Record]:
 def comparisons(
     records: Sequence[Record], pairs: Sequence[tuple[str, str]], metrics: Sequence[str]
 ) -> list[dict[str, Any]]:
-    """Pairs (a, b) of arms, a against b, paired by seed, on the test split."""
-    of_seeds: dict[tuple[str, str], dict[int, float]] = defaultdict(dict)
-    for r in records:
-        if r["split"] == "test":
-            of_seeds[r["arm"], r["metric"]][r["seed"]] = r["value"]
-    values = {key: [of[seed] for seed in sorted(of)] for key, of in of_seeds.items()}
-    return [
-        asdict(compare(a, b, metric, values[a, metric], values[b, metric]))
-        for a, b in pairs
-        for metric in metrics
-    ]
+    """Pairs (a, b) of arms, a compared with b, paired by seed, on the test set."""
+    results = {"records": records}
+    return [asdict(paired(results, a, b, metric)) for a, b in pairs for metric in metrics]

@@ -1,7 +1,7 @@
-"""What every experiment script does: read the command line, plan, run, report.
+"""What every experiment script does: read the command line, show the plan, run, report.
 
-A report is a headline, tables and pictures. An experiment declares what they are made of; one that
-has more to say overrides `headline`, `tables`, `cover` or `draw`.
+A report has a headline, tables and pictures. An experiment declares what they show; one that has
+more to show overrides `headline`, `tables`, `draw` or `draw_main_figure`.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -16,23 +16,11 @@ from s2sjax.cli import make_console, parse_preset
 from s2sjax.data.addition import Addition
 from s2sjax.data.sentences import Sentences
 from s2sjax.errors import UserError
-from s2sjax.report import claims
+from s2sjax.report import claims, tables
 from s2sjax.report.plots import Contrast, forest, learning_curves, scores_by_arm
 from s2sjax.report.results import Results, series, values
 from s2sjax.report.results import arms as names_of
-from s2sjax.report.tables import (
-    MINUS,
-    Picture,
-    Table,
-    comparison_table,
-    difference,
-    metric_name,
-    per_seed_table,
-    provenance,
-    score,
-    score_table,
-    write_report,
-)
+from s2sjax.report.tables import Picture, Table, metric_name
 from s2sjax.serial import from_json
 from s2sjax.study.ablation import Ablation, is_extension, run
 from s2sjax.study.answer import alignments, gains_table
@@ -46,8 +34,8 @@ from s2sjax.train.workdir import Workdir
 
 Section = str | Table | Picture
 Kind = Literal["curves", "scores", "contrasts"]
-MOST_CURVES = 16  # arms that can be told apart in a picture of learning curves
-MOST_COLUMNS = 18  # of a table on the terminal; the report has wider ones too
+MOST_CURVES = 16  # more arms than this are too many for a picture of learning curves
+MOST_COLUMNS = 18  # wider tables are in the report only, not on the terminal
 
 
 @dataclass(frozen=True)
@@ -56,70 +44,69 @@ class Study:
 
     run: Annotated[Run, tyro.conf.arg(name="")] = field(default_factory=Run)
     seeds: int = 10
-    """Paired seeds: how often every arm is run. More of them in a finished workdir are added."""
+    """Paired seeds: how often every arm is run. A finished workdir can be given more of them."""
     first_seed: int = 0
-    """Seeds count up from here; other ones repeat the study on fresh weights and questions."""
+    """Seeds count up from here. Another one repeats the study with new weights and questions."""
 
 
 @dataclass(frozen=True)
 class Command:
-    """What was asked for on the command line."""
+    """The command line."""
 
     preset: tyro.conf.Suppress[str]
     study: Annotated[Study, tyro.conf.arg(name="")]
     workdir: Path | None = None
-    """Folder of the run; the default is runs/EXPERIMENT/PRESET. The same command goes on there."""
+    """Folder of the run; the default is runs/EXPERIMENT/PRESET. The same command resumes it."""
 
 
 @dataclass(frozen=True)
 class Experiment:
-    """A question, its arms, and what its answer is made of.
+    """A question, its arms, and what its report shows.
 
-    The functions of a str are of a preset's name; predictions are by heading.
+    Functions with one argument of type str are given the name of a preset.
     """
 
     name: str  # of the script
-    description: str  # what --help opens with
-    presets: Mapping[str, tuple[str, Study]]  # by name, what each is and its settings
-    arms: Callable[[str, Study], Mapping[str, Run]]
+    description: str  # the beginning of --help
+    presets: Mapping[str, tuple[str, Study]]  # by name: a description, and the settings
+    arms: Callable[[str, Study], Mapping[str, Run]]  # of a preset, with these settings
     pairs: Callable[[str], Sequence[tuple[str, str]]]  # arms (a, b) to compare, a with b
-    metrics: Sequence[str] = ("loss", EXACT_MATCH)  # of the test set, on which they are compared
+    metrics: Sequence[str] = ("loss", EXACT_MATCH)  # of the test set, to compare them by
     scores: Mapping[str, str] = field(default_factory=lambda: {"whole answers": EXACT_MATCH})
     """Columns of the table of scores, ``{header: metric}``."""
     primary: str = EXACT_MATCH  # the metric that the answer is about
-    meaning: str = "Whole answers right, free-running"  # the same in words
-    named: Sequence[str] = ()  # arms that the headline names; all, where there are none
+    meaning: str = "Whole answers right, free-running"  # this metric in words
+    named: Sequence[str] = ()  # arms in the headline; if empty, all
     curve: str | None = None  # metric of learning curves and thresholds; None: the primary one
-    thresholds: Sequence[float] = ()  # values of it; a table shows when each arm reached them
+    thresholds: Sequence[float] = ()  # a table shows when each arm reached these values
     predictions: Callable[[str], Mapping[str, Sequence[claims.Prediction]]] = lambda _: {}
+    """What was predicted of the arms, by heading."""
     published: Callable[[str], Sequence[claims.Published]] = lambda _: ()  # see `figures`
     any_file: bool = False  # whether published figures are also about runs on other files
     floors: Callable[[Results], Mapping[str, Mapping[str, float]]] = lambda _: {}
-    """Scores of predictors that know little, ``{who: {metric: value}}``."""
+    """Scores of predictors with little knowledge, ``{predictor: {metric: value}}``."""
     gains: Callable[[str], Mapping[str, tuple[str, str]]] = lambda _: {}
-    """Pairs (a, b) by name whose differences are one question each: the headline, a table and the
-    picture of scores show them."""
-    gain: str = "reversed − forward"  # what these differences are
-    picture: Kind = "curves"  # which one stands beside committed results, and first in a report
-    prepare: Callable[[str, Study], None] = lambda preset, study: None  # before anything is read
+    """Pairs (a, b) by name. The headline, a table and a picture show the differences a - b."""
+    gain: str = "reversed − forward"  # these differences in words
+    picture: Kind = "curves"  # the one beside committed results, and the first of a report
+    prepare: Callable[[str, Study], None] = lambda preset, study: None  # called before all else
 
     def ablation(self, preset: str, study: Study | None = None) -> Ablation:
-        """Arms and seeds of a study, its files pinned; of the preset's own where none is given."""
+        """The arms and seeds of a study, its files pinned; None: the preset's own study."""
         study = self.presets[preset][1] if study is None else study
         study = replace(study, run=study.run.pinned())
         return Ablation(self.arms(preset, study), study.seeds, study.first_seed)
 
     def figures(self, results: Results) -> list[claims.Published]:
-        """The published figures that results are held against: none where an arm was changed."""
+        """The published figures to compare results with: none if an arm was changed."""
         preset = results["preset"]
-        ran = {arm: from_json(Run, run, arm) for arm, run in results["config"]["arms"].items()}
-        own = self.arms(preset, self.presets[preset][1])
+        ran, own = runs_of(results), self.arms(preset, self.presets[preset][1])
         if self.any_file:
             ran, own = ({arm: _without_files(r) for arm, r in arms.items()} for arms in (ran, own))
         return [*self.published(preset)] if ran == own else []
 
     def predicted(self, results: Results) -> list[claims.Prediction]:
-        """What was predicted of a preset's arms."""
+        """All predictions about the arms of results."""
         return [p for of in self.predictions(results["preset"]).values() for p in of]
 
     def headline(self, results: Results) -> str:
@@ -128,7 +115,7 @@ class Experiment:
 
         def gap(a: str, b: str) -> str:
             c = claims.paired(results, a, b, metric)
-            return difference(c.mean_difference, c.ci95, metric)
+            return tables.difference(c.mean_difference, c.ci95, metric)
 
         what, shown, said = "", [], [arm for arm in self.named or arms if arm in arms]
         if gains := self.gains(preset):
@@ -137,7 +124,7 @@ class Experiment:
             shown = [f"{name} {gap(a, b)}" for name, (a, b) in gains.items()]
         elif said:
             what = f"mean of {len(values(results, said[0], metric))} seeds [95 % interval]"
-            shown = [f"{arm} {score(values(results, arm, metric), metric)}" for arm in said]
+            shown = [f"{arm} {tables.score(values(results, arm, metric), metric)}" for arm in said]
             if len(pairs := self.pairs(preset)) == 1:
                 shown += [f"{a} − {b} {gap(a, b)}" for a, b in pairs]
         parts = [f"{self.meaning}, {what}: {'; '.join(shown)}."] if shown else []
@@ -148,18 +135,18 @@ class Experiment:
         return " ".join(parts)
 
     def tables(self, results: Results) -> dict[str, Table]:
-        """The tables of the answer, by name."""
+        """The tables of the report, by name."""
         made: dict[str, Table] = {}
         if figures := self.figures(results):
             made["published"] = claims.published_table([(results, f) for f in figures])
         if predicted := self.predicted(results):
             made["predictions"] = claims.prediction_table(results, predicted)
         floors = [(f"floor: {who}", known) for who, known in self.floors(results).items()]
-        test = score_table(results, self.scores, floors)
+        test = tables.score_table(results, self.scores, floors)
         made["scores"] = replace(test, title="Scores on the test set")
-        made["paired"] = replace(comparison_table(results), title="What each change does")
+        made["paired"] = replace(tables.comparison_table(results), title="What each change does")
         if any((r["split"], r["metric"]) == ("train", "loss") for r in results["records"]):
-            train = score_table(results, self.scores, split="train")
+            train = tables.score_table(results, self.scores, split="train")
             made["fit"] = replace(train, title="The same scores on the training set")
         if gains := self.gains(results["preset"]):
             title = f"What is left of the gain, {metric_name(self.primary)}"
@@ -167,14 +154,14 @@ class Experiment:
         if self.thresholds:
             curve, arms = self.curve or self.primary, names_of(results)
             made["thresholds"] = claims.threshold_table(results, curve, self.thresholds, arms)
-        return made | {"seeds": per_seed_table(results, self.primary)}
+        return made | {"seeds": tables.per_seed_table(results, self.primary)}
 
     def draw_main_figure(self, results: Results, path: Path) -> None:
-        """Draw the one picture that stands beside committed results."""
+        """Draw the picture that is shown with committed results."""
         self._draw(self.picture, results, path)
 
     def draw(self, results: Results, folder: Path) -> list[Picture]:
-        """Draw every picture to a folder; alignments where there are trained models."""
+        """Draw all pictures of the report to a folder."""
         curve, arms = self.curve or self.primary, names_of(results)
         epochs = next(iter(series(results, arms[0], curve, "dev").values()))
         captions: dict[Kind, str] = {
@@ -203,7 +190,7 @@ class Experiment:
             gains = {name: [b, a] for name, (a, b) in self.gains(preset).items()}
             scores_by_arm(results, metric, path, gains or {"": names_of(results)}, floors)
         else:
-            rows = [Contrast(f"{a} {MINUS} {b}", a, b) for a, b in self.pairs(preset)]
+            rows = [Contrast(f"{a} {tables.MINUS} {b}", a, b) for a, b in self.pairs(preset)]
             if predicted := self.predicted(results):
                 headings = [h for h, of in self.predictions(preset).items() for _ in of]
                 judged = zip(predicted, claims.judge(results, predicted), headings, strict=True)
@@ -232,17 +219,22 @@ class Experiment:
                 self.write_report(results, folder, console)
 
     def write_report(self, results: Results, folder: Path, console: Console) -> None:
-        """Write the report and its pictures, and print the same."""
+        """Write the report and its pictures, and print it."""
         pictures = self.draw(results, folder)
         answer, sections = self.headline(results), [*self.tables(results).values(), *pictures]
         title = f"# {self.name}, {results['preset']}"
-        made = f"{provenance(results)} It took {duration(results.get('seconds', 0))}."
-        write_report(folder / "report.md", [title, answer, *sections, made])
+        made = f"{tables.provenance(results)} It took {duration(results.get('seconds', 0))}."
+        tables.write_report(folder / "report.md", [title, answer, *sections, made])
         for section in sections:
             if isinstance(section, Table) and len(section.headers) <= MOST_COLUMNS:
                 console.print(section.rich())
         console.print(answer, style="bold", highlight=False)
         console.print(f"report and pictures: {folder / 'report.md'}", soft_wrap=True)
+
+
+def runs_of(results: Results) -> dict[str, Run]:
+    """The settings of every arm; unlike those of an `Ablation`, they need no files."""
+    return {arm: from_json(Run, run, arm) for arm, run in results["config"]["arms"].items()}
 
 
 def _without_files(run: Run) -> Run:
@@ -253,9 +245,9 @@ def _without_files(run: Run) -> Run:
 
 
 def refuse_changed(asked: Run, own: Run, *settings: str) -> None:
-    """Raise UserError where a setting, such as "train.epochs", is not the preset's own.
+    """Raise UserError if one of some settings, such as "train.epochs", is not the preset's own.
 
-    Those are settings that each of the preset's arms sets itself.
+    These settings are set by every arm, so a value from the command line would be lost.
     """
     for setting in settings:
         part, name = setting.split(".")

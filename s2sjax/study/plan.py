@@ -9,6 +9,7 @@ from s2sjax.data.dataset import rows_of
 from s2sjax.data.sentences import Sentences
 from s2sjax.model.dropout import Rates
 from s2sjax.report.tables import Table
+from s2sjax.serial import differences
 from s2sjax.study.ablation import Ablation
 from s2sjax.train.run import Run, make_schedule, make_trainer, rows_sizes
 
@@ -57,9 +58,10 @@ def plan_table(ablation: Ablation) -> Table:
 
 def program_table(ablation: Ablation) -> Table:
     """The programs to compile, the arms of each, and why they are not one."""
-    rows = []
-    for (_, arms), why in zip(ablation.programs, ablation.reasons(), strict=True):
+    rows, (first, _) = [], ablation.programs[0]
+    for key, arms in ablation.programs:
         count = f"{parameter_count(next(iter(arms.values()))):,}"
+        why = "; ".join(differences(first, key)) or "the first"
         rows.append((str(len(rows) + 1), ", ".join(arms), count, why))
     return Table(
         f"{len(rows)} program{'s' * (len(rows) > 1)} to train",

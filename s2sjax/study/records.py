@@ -1,4 +1,4 @@
-"""What was measured of a group's replicas, as records: while training, and in the end."""
+"""The records of a group's replicas: scores during training, and after it."""
 
 import math
 import time
@@ -10,48 +10,48 @@ import numpy as np
 
 from s2sjax.data.dataset import Split
 from s2sjax.data.sentences import Sentences
+from s2sjax.report.results import Record
 from s2sjax.study.group import Group
 from s2sjax.train.evaluate import Evaluation, texts_of, with_references
 from s2sjax.train.loop import Epoch, Stack
 from s2sjax.train.metrics import EXACT_MATCH
 from s2sjax.train.progress import EpochProgress
 from s2sjax.train.step import TrainState
-from s2sjax.train.workdir import Record, Workdir
+from s2sjax.train.workdir import Workdir
 
-RANGES = 5  # of source lengths, of about as many sentences each, that have a BLEU of their own
+RANGES = 5  # of source lengths that have their own BLEU, with about equally many sentences
 
 
 def record(arm: str, seed: int, split: str, epoch: int, metric: str, value: float) -> Record:
     """One measurement."""
-    place = {"arm": arm, "seed": seed, "split": split, "epoch": epoch}
-    return place | {"metric": metric, "value": value}
+    return Record(arm=arm, seed=seed, split=split, epoch=epoch, metric=metric, value=value)
 
 
 def from_files(group: Group) -> bool:
-    """Whether the pairs are from files: then their texts are scored too."""
+    """Whether the pairs are from files. If so, the texts are scored too."""
     return group.run.task.sizes is None
 
 
 def references(group: Group, arm: str, split: str, rows: Split) -> list[tuple[str, ...]]:
-    """All right answers to every row of a split of files: those that the split itself has."""
+    """The right answers to each question of a split from files: all that the split has to it."""
     task = group.arms[arm].task
     assert isinstance(task, Sentences)
     answers = task.corpus().answers[split]
     return [answers[source] for source, _ in rows.pairs]
 
 
-def score(group: Group, runs: Stack, params: Any, split: str) -> Evaluation:
-    """Score a split; of several right answers any counts."""
+def evaluate_split(group: Group, runs: Stack, params: Any, split: str) -> Evaluation:
+    """Score the answers to a split."""
     rows = group.rows(split)
     evaluation = runs.score(params, rows)
-    assert evaluation is not None  # nobody asks it to stop
-    return against_all(group, evaluation, split, rows)
+    assert evaluation is not None  # None means that it was asked to stop, which never happens here
+    return accept_references(group, evaluation, split, rows)
 
 
-def against_all(
+def accept_references(
     group: Group, evaluation: Evaluation, split: str, rows: Sequence[Split]
 ) -> Evaluation:
-    """Count any of several right answers."""
+    """Count an answer as right if it is any of the right ones, of which files may have several."""
     if from_files(group):
         for arm in group.arms:
             own = group.of(arm)
@@ -61,7 +61,7 @@ def against_all(
 
 
 def records_of(group: Group, split: str, epoch: int, evaluation: Evaluation) -> Iterator[Record]:
-    """One record for each replica and metric; of dev none by position."""
+    """A record for each replica and metric; accuracy by position is left out for dev."""
     for replica, (arm, seed) in enumerate(group.replicas):
         for metric, value in evaluation.values(replica).items():
             if split != "dev" or "/position_" not in metric:
@@ -71,21 +71,25 @@ def records_of(group: Group, split: str, epoch: int, evaluation: Evaluation) -> 
 
 
 def final_records(group: Group, runs: Stack, state: TrainState, epoch: int) -> list[Record]:
-    """Every score of the trained replicas; training pairs of files are not scored again."""
-    found: list[Record] = []
-    for split in ("test",) if from_files(group) else ("train", "test"):
-        evaluation = score(group, runs, state.scored, split)
-        found += records_of(group, split, epoch, evaluation)
-        if split == "test":
-            of_length = texts_by_length if from_files(group) else by_length
-            found += of_length(group, epoch, evaluation, group.rows("test"))
-    return found
+    """All scores of the trained replicas; training pairs from files are not scored."""
+    test = evaluate_split(group, runs, state.scored, "test")
+    if from_files(group):
+        return [
+            *records_of(group, "test", epoch, test),
+            *text_records(group, epoch, test, group.rows("test")),
+        ]
+    train = evaluate_split(group, runs, state.scored, "train")
+    return [
+        *records_of(group, "train", epoch, train),
+        *records_of(group, "test", epoch, test),
+        *length_records(group, epoch, test, group.rows("test")),
+    ]
 
 
-def by_length(
+def length_records(
     group: Group, epoch: int, evaluation: Evaluation, rows: Sequence[Split]
 ) -> Iterator[Record]:
-    """Whole answers right, free-running, on test questions of each length, in characters."""
+    """Exact match on test questions of each length, in characters."""
     for replica, (arm, seed) in enumerate(group.replicas):
         lengths = np.array([len(source) for source, _ in rows[replica].pairs])
         for length in np.unique(lengths):
@@ -93,10 +97,10 @@ def by_length(
             yield record(arm, seed, "test", epoch, f"{EXACT_MATCH}/length_{length}", share)
 
 
-def texts_by_length(
+def text_records(
     group: Group, epoch: int, evaluation: Evaluation, rows: Sequence[Split]
 ) -> Iterator[Record]:
-    """Scores of the texts, and BLEU by source length, in symbols."""
+    """Scores of the texts, and BLEU by the length of the source, in symbols."""
     for replica, (arm, seed) in enumerate(group.replicas):
         formatter, split = group.formatter(arm), rows[replica]
         texts = texts_of(
@@ -114,7 +118,7 @@ def texts_by_length(
 
 @dataclass
 class Observer:
-    """Turns what the loop reports into records, and into what a person sees."""
+    """Called by the loop after every epoch: writes records, and shows progress."""
 
     group: Group
     runs: Stack
@@ -130,7 +134,7 @@ class Observer:
             self.progress.advance(done.epoch, None)
             return
         group, train, dev = self.group, self.group.run.train, self.runs.dev
-        evaluation = against_all(group, done.evaluation, "dev", dev)
+        evaluation = accept_references(group, done.evaluation, "dev", dev)
         replicas = [*zip(group.replicas, done.losses, evaluation.answers, dev, strict=True)]
         records = [
             record(arm, seed, "train", done.epoch, "epoch_loss", float(losses.mean()))
@@ -146,7 +150,7 @@ class Observer:
         self.progress.advance(done.epoch, self._scores(evaluation, records))
 
     def _scores(self, evaluation: Evaluation, records: Sequence[Record]) -> str:
-        """Mean scores of every arm: next symbol right, and whole answers right or BLEU."""
+        """Mean scores of every arm: next symbols right, and whole answers right or BLEU."""
         parts = []
         for arm in self.group.arms:
             rows = self.group.of(arm)
@@ -158,7 +162,7 @@ class Observer:
         return "  ".join(parts)
 
     def _answered(self, evaluation: Evaluation) -> list[Any]:
-        """The first dev questions of the first seed, with the answer of every arm that has them."""
+        """The first dev questions of the first seed, with the answers of the arms asked."""
         group = self.group
         together: dict[tuple[str, str], list[tuple[str, str, bool]]] = {}
         for arm in group.arms:

@@ -284,7 +284,7 @@ class Trainer:
             params,
             self.encode(params, source),
             target[:, :-1],
-            method=Seq2Seq.decode_forced_with_alignment,
+            method=Seq2Seq.decode_forced,
         )
         losses = token_losses(logits, target[:, 1:]) * self.scored(target, jnp.ones(len(target)))
         return -losses.sum(axis=1), alignment if align else None

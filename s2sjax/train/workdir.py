@@ -26,13 +26,11 @@ import jax
 
 from s2sjax.errors import UserError
 from s2sjax.files import PARTIAL, read_json, write_atomically, write_json
+from s2sjax.report.results import Record
 from s2sjax.serial import differences
 
 LOCK = ".lock"
 ELSEWHERE = "choose another --workdir, or delete that folder"
-
-Record = dict[str, Any]
-"""``{arm, seed, split, epoch, metric, value}``."""
 
 
 def environment() -> dict[str, Any]:
