@@ -11,7 +11,7 @@ from statistics import mean
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Bool
+from jaxtyping import Bool, Float
 
 from s2sjax.data.addition import SHORT, Addition
 from s2sjax.data.dataset import make_formatter, seed_key

@@ -24,9 +24,7 @@ class Task(Protocol):
     """
 
     questions: str  # in words, such as "dates"
-    sizes: (
-        Mapping[str, int] | None
-    )  # pairs of every split; None: from files, the same for all seeds
+    sizes: Mapping[str, int] | None  # pairs of each split; None: read from files
     characters: str | None  # of all strings
     source_width: int | None  # characters of the longest source
     target_width: int | None  # characters of the longest target
