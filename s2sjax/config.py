@@ -13,7 +13,6 @@ from s2sjax.errors import UserError, check_range
 Unit = Literal["characters", "words", "subwords"]
 SourceOrder = Literal["forward", "reversed", "digits_reversed", "operands_swapped", "doubled"]
 Justify = Literal["left", "right"]
-Cell = Literal["lstm", "gru", "rnn"]
 Initialiser = Literal["keras", "flax", "torch", "sutskever", "saitoh"]
 Attention = Literal["dot", "general", "additive"]
 Precision = Literal["float32", "bfloat16"]
@@ -94,8 +93,8 @@ class Text:
 class Model:
     """The encoder-decoder: recurrent layers -> state -> recurrent layers -> softmax."""
 
-    cell: Cell = "lstm"
-    """The recurrence of encoder and decoder."""
+    cell: str = "lstm"
+    """The recurrence: lstm, gru, rnn, or a `Cell` of your own by its name, as my_module.MY_CELL."""
     hidden_size: int = 128
     """Units of every layer."""
     encoder_layers: int = 1
@@ -140,8 +139,6 @@ class Model:
         check_range(1, self, "hidden_size", "unroll", "embed_dim")
         check_range(1, self, "encoder_layers", "decoder_layers", most=100)
         check_range(0, self, "dropout", "recurrent_dropout", most=0.99)
-        if self.decoder_init == "hidden" and self.cell != "lstm":
-            raise UserError("Model.decoder_init 'hidden' needs Model.cell 'lstm'")
         if self.decoder_init != "carry" and self.decoder == "repeat":
             raise UserError("Model.decoder 'repeat' cannot use Model.decoder_init")
         if self.decoder_init == "zero" and not (self.attention or self.peeky):

@@ -161,8 +161,8 @@ IMPOSSIBLE = [
     ),
     *(
         (
-            lambda cell=cell: Model(cell=cell, decoder_init="hidden"),
-            "Model.decoder_init 'hidden' needs Model.cell 'lstm'",
+            lambda cell=cell: Run(model=Model(cell=cell, decoder_init="hidden")),
+            "Model.decoder_init 'hidden' needs a Model.cell with a state c, such as 'lstm'",
         )
         for cell in ("gru", "rnn")
     ),

@@ -10,7 +10,8 @@ import pytest
 import scipy.stats
 
 from s2sjax.config import Model
-from s2sjax.model.initialisers import GATES, Initialisers, initialisers
+from s2sjax.model.cells import CELLS
+from s2sjax.model.initialisers import Initialisers, initialisers
 from s2sjax.model.seq2seq import Seq2Seq
 
 INPUTS, HIDDEN = 50, 64
@@ -18,11 +19,11 @@ PRESETS = ("keras", "flax", "torch", "sutskever", "saitoh")
 BOUNDS = {"torch": HIDDEN**-0.5, "sutskever": 0.08}
 
 of_every_preset = pytest.mark.parametrize("preset", PRESETS)
-of_every_cell = pytest.mark.parametrize("cell", GATES)
+of_every_cell = pytest.mark.parametrize("cell", CELLS)
 
 
 def shapes(cell):
-    gates = GATES[cell] * HIDDEN
+    gates = CELLS[cell].gates * HIDDEN
     return Initialisers(
         kernel=(INPUTS, gates),
         recurrent=(HIDDEN, gates),
@@ -36,7 +37,7 @@ def shapes(cell):
 def draw(preset, cell="lstm", seed=0):
     """One array of each kind."""
     keys = jax.random.split(jax.random.key(seed), len(Initialisers._fields))
-    kinds = zip(initialisers(preset, HIDDEN, cell), keys, shapes(cell), strict=True)
+    kinds = zip(initialisers(preset, HIDDEN, CELLS[cell]), keys, shapes(cell), strict=True)
     return Initialisers(*[np.asarray(init(key, shape)) for init, key, shape in kinds])
 
 
@@ -56,11 +57,11 @@ def assert_orthonormal_rows(matrix):
 @of_every_cell
 def test_keras_kernels_are_glorot_uniform_and_orthogonal_over_all_gates(cell):
     drawn = draw("keras", cell)
-    assert_uniform(drawn.kernel, np.sqrt(6 / (INPUTS + GATES[cell] * HIDDEN)))
+    assert_uniform(drawn.kernel, np.sqrt(6 / (INPUTS + CELLS[cell].gates * HIDDEN)))
     assert_orthonormal_rows(drawn.recurrent)
     one_gate = drawn.recurrent[:, :HIDDEN]
     apart = abs(one_gate @ one_gate.T - np.eye(HIDDEN)).max()
-    assert (apart > 0.1) == (GATES[cell] > 1)  # and not gate by gate
+    assert (apart > 0.1) == (CELLS[cell].gates > 1)  # and not gate by gate
 
 
 @pytest.mark.parametrize(
@@ -74,7 +75,7 @@ def test_keras_biases_are_zero_but_for_an_lstms_forget_gate(cell, biases):
 
 @of_every_cell
 def test_flax_recurrent_kernel_is_orthogonal_gate_by_gate_and_no_two_gates_are_equal(cell):
-    gates = np.split(draw("flax", cell).recurrent, GATES[cell], axis=1)
+    gates = np.split(draw("flax", cell).recurrent, CELLS[cell].gates, axis=1)
     for i, gate in enumerate(gates):
         assert_orthonormal_rows(gate)
         assert all(abs(gate - other).max() > 0.1 for other in gates[:i])
@@ -177,7 +178,7 @@ def test_every_parameter_of_a_model_is_drawn_as_the_preset_says(preset, cell):
             assert 0.9 * bounds[preset] < abs(everything).max() <= bounds[preset]
             assert all(layer[name].any() for name in {"b", "bn"} & set(layer))
             continue
-        biases = np.zeros((GATES[cell], 8))
+        biases = np.zeros((CELLS[cell].gates, 8))
         if (preset, cell) == ("keras", "lstm"):
             biases[1] = 1
         np.testing.assert_array_equal(layer["b"], biases.ravel())

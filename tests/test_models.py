@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from s2sjax.config import Model
-from s2sjax.model.initialisers import GATES
+from s2sjax.model.cells import CELLS
 from s2sjax.model.seq2seq import Seq2Seq
 
 NO_SYMBOL = -1
@@ -402,7 +402,7 @@ def test_shapes_and_types(settings):
 @of_kinds("state lstm", "state gru", "peeky rnn", "repeat gru", "hidden handed over peeky")
 def test_names_and_shapes_of_the_parameters(settings):
     config = make(**settings).config
-    gates, embed = GATES[config.cell] * HIDDEN, config.embed_dim
+    gates, embed = CELLS[config.cell].gates * HIDDEN, config.embed_dim
 
     def layer(inputs):
         named = {"wx": (inputs, gates), "wh": (HIDDEN, gates), "b": (gates,)}

@@ -12,8 +12,8 @@ import pytest
 from jax.experimental import rnn as cudnn
 
 from s2sjax.config import Model
-from s2sjax.model.initialisers import GATES
-from s2sjax.model.rnn import Carry, Recurrent, Weights, zero_carry
+from s2sjax.model.cells import CELLS, Carry
+from s2sjax.model.rnn import Recurrent, Weights, zero_carry
 
 BATCH, TIME, INPUTS, HIDDEN = 5, 6, 3, 4  # all different: a swapped axis cannot pass unnoticed
 ROWS = ["######", "###...", "..####", ".#..#.", "......"]  # what is real
@@ -53,7 +53,7 @@ def put(arrays):
 def arguments(cell, given=True, masked=False, dtype="float32"):
     """Everything a scan takes: weights, z, carry, mask."""
     c, h = draw(BATCH, HIDDEN, dtype=dtype), draw(BATCH, HIDDEN, seed=1, dtype=dtype)
-    gates = GATES[cell] * HIDDEN
+    gates = CELLS[cell].gates * HIDDEN
     bn = draw(HIDDEN, dtype=dtype) if cell == "gru" else None
     weights, z = (
         Weights(draw(HIDDEN, gates, dtype=dtype), bn),
@@ -65,7 +65,7 @@ def arguments(cell, given=True, masked=False, dtype="float32"):
 
 def layer_inputs(cell):
     """What makes a ``z``: wx, b and x."""
-    gates = GATES[cell] * HIDDEN
+    gates = CELLS[cell].gates * HIDDEN
     return draw(INPUTS, gates), draw(gates), draw(BATCH, TIME, INPUTS)
 
 
@@ -113,13 +113,13 @@ def plain(cell):
     def run(weights, z, carry, mask):
         def step(before, now):
             z, mask = now
-            u = jnp.split(before.h @ weights.wh, GATES[cell], axis=-1)
-            new = new_carry(cell, jnp.split(z, GATES[cell], -1), u, weights.bn, before, jnp)
+            u = jnp.split(before.h @ weights.wh, CELLS[cell].gates, axis=-1)
+            new = new_carry(cell, jnp.split(z, CELLS[cell].gates, -1), u, weights.bn, before, jnp)
             after = choose(mask, new, before, jnp)
             return after, after.h
 
         if carry is None:
-            carry = zero_carry(cell, z[:, 0])
+            carry = zero_carry(CELLS[cell], z[:, 0])
         mask = jnp.ones(z.shape[:2], bool) if mask is None else mask
         last, hidden = jax.lax.scan(step, carry, (z.swapaxes(0, 1), mask.T))
         return last, hidden.swapaxes(0, 1)
@@ -129,7 +129,7 @@ def plain(cell):
 
 def textbook(cell, wx, b, weights, x, carry, mask=None):
     """Gate by gate and step by step, in numpy."""
-    per_gate = lambda p: np.split(p, GATES[cell], axis=-1)
+    per_gate = lambda p: np.split(p, CELLS[cell].gates, axis=-1)
     hidden = []
     for t in range(x.shape[1]):
         z = [x[:, t] @ w + bias[None] for w, bias in zip(per_gate(wx), per_gate(b), strict=True)]
@@ -300,7 +300,7 @@ def test_vmap_of_the_gradient_is_each_gradient_alone(cell):
 def test_no_carry_is_a_zero_carry(cell, masked):
     weights, z, carry, mask = arguments(cell, masked=masked)
     zero = jax.tree.map(np.zeros_like, carry)
-    same(jax.device_get(zero_carry(cell, put(z[:, 0]))), zero)
+    same(jax.device_get(zero_carry(CELLS[cell], put(z[:, 0]))), zero)
     run = partial(pull, ours(cell))
     out, (*gradients, none) = run(weights, z, None, mask, cotangent(cell))
     out_zero, (*gradients_zero, _) = run(weights, z, zero, mask, cotangent(cell))
@@ -316,7 +316,7 @@ def test_products_one_a_step_less_the_first_of_a_zero_carry_and_one_for_the_weig
     cell, given, masked
 ):
     args = arguments(cell, given, masked)
-    steps, gates = TIME if given else TIME - 1, GATES[cell] * HIDDEN
+    steps, gates = TIME if given else TIME - 1, CELLS[cell].gates * HIDDEN
     forward = Counter({(BATCH, gates): steps})
     assert products(ours(cell), *args) == forward
     backward = Counter({(BATCH, HIDDEN): steps}) + Counter({(HIDDEN, gates): 1})
@@ -328,7 +328,7 @@ def test_products_one_a_step_less_the_first_of_a_zero_carry_and_one_for_the_weig
 def test_masked_step_leaves_the_carry_untouched(cell, given):
     weights, z, carry, mask = arguments(cell, given, masked=True)
     last, hidden = jax.device_get(scan(cell, weights, z, carry, mask))
-    start = carry if given else jax.device_get(zero_carry(cell, put(z[:, 0])))
+    start = carry if given else jax.device_get(zero_carry(CELLS[cell], put(z[:, 0])))
     before = np.concatenate([start.h[:, None], hidden[:, :-1]], axis=1)
     same(hidden[~mask], before[~mask])
     assert (hidden[mask] != before[mask]).all()

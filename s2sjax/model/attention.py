@@ -44,7 +44,7 @@ class Attention(nn.Module):
 
     def setup(self) -> None:
         c, size = self.config, self.config.hidden_size
-        init = initialisers(c.init, size, c.cell)
+        init = initialisers(c.init, size)
         if c.attention in ("general", "additive"):
             self.wk = self.param("wk", init.kernel, (size, size))
         if c.attention == "additive":

@@ -25,12 +25,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
-from s2sjax.config import Cell, Initialiser
+from s2sjax.config import Initialiser
+from s2sjax.model.cells import CELLS, Cell
 
 Init = Callable[[Key[Array, ""], tuple[int, ...]], Float[Array, "..."]]
-
-GATES: dict[Cell, int] = {"lstm": 4, "gru": 3, "rnn": 1}
-"""Gates of a cell: i, f, g, o of an LSTM; reset, update, candidate of a GRU."""
 
 
 class Initialisers(NamedTuple):
@@ -51,8 +49,12 @@ def _normal(divisor: Callable[[tuple[int, ...]], float]) -> Init:
     return lambda key, shape: jax.random.normal(key, shape) / divisor(shape)
 
 
-def _forget_one(key, shape):  # Jozefowicz, Zaremba & Sutskever (2015)
-    return jnp.zeros(shape).reshape(GATES["lstm"], -1).at[1].set(1.0).reshape(shape)
+def _forget_one(cell: Cell) -> Init:  # Jozefowicz, Zaremba & Sutskever (2015)
+    def init(key, shape):
+        by_gate = jnp.zeros(shape).reshape(cell.gates, -1)
+        return by_gate.at[cell.forget_gate].set(1.0).reshape(shape)
+
+    return init
 
 
 def _per_gate(init: Init, gates: int) -> Init:
@@ -64,17 +66,17 @@ def _per_gate(init: Init, gates: int) -> Init:
     return init_gates
 
 
-def initialisers(preset: Initialiser, hidden_size: int, cell: Cell = "lstm") -> Initialisers:
+def initialisers(preset: Initialiser, hidden_size: int, cell: Cell = CELLS["lstm"]) -> Initialisers:
     """The initialisers of a preset."""
     zeros, orthogonal = jax.nn.initializers.zeros, jax.nn.initializers.orthogonal()
     match preset:
         case "keras":
             glorot = jax.nn.initializers.glorot_uniform()
-            gate_bias = _forget_one if cell == "lstm" else zeros
+            gate_bias = zeros if cell.forget_gate is None else _forget_one(cell)
             return Initialisers(glorot, orthogonal, gate_bias, zeros, _uniform(0.05))
         case "flax":
             # All gates have one fan-in, so their input kernels can be drawn together.
-            lecun, per_gate = jax.nn.initializers.lecun_normal(), _per_gate(orthogonal, GATES[cell])
+            lecun, per_gate = jax.nn.initializers.lecun_normal(), _per_gate(orthogonal, cell.gates)
             by_columns = _normal(lambda shape: shape[1] ** 0.5)
             return Initialisers(lecun, per_gate, zeros, zeros, by_columns)
         case "torch":

@@ -6,10 +6,11 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from s2sjax.config import Model
+from s2sjax.model.cells import Carry, Hidden
 from s2sjax.model.dropout import Noise, dropout, dropout_mask, fold_in
 from s2sjax.model.initialisers import initialisers
 from s2sjax.model.linear import look_up
-from s2sjax.model.rnn import Carry, Hidden, Mask, Outputs, Projected, ProjectedStep, Recurrent
+from s2sjax.model.rnn import Mask, Outputs, Projected, ProjectedStep, Recurrent
 
 Carries = tuple[Carry, ...]
 """The carry of every layer, from the bottom; two directions are concatenated."""
@@ -39,7 +40,7 @@ class Layers(nn.Module):
         self.token_width = self.vocab_size
         if c.embed_dim is not None and self.vocab_size:
             self.token_width = c.embed_dim
-            init = initialisers(c.init, c.hidden_size, c.cell).embedding
+            init = initialisers(c.init, c.hidden_size).embedding
             self.embedding = self.param("embedding", init, (self.vocab_size, c.embed_dim))
         # The attributes' names are those in the parameter tree.
         self.cell, self.above = self._stack()

@@ -57,7 +57,7 @@ class Affine(nn.Module):
     config: Model
 
     def setup(self) -> None:
-        init = initialisers(self.config.init, self.config.hidden_size, self.config.cell)
+        init = initialisers(self.config.init, self.config.hidden_size)
         self.w = self.param("w", init.kernel, (self.inputs, self.outputs))
         self.b = self.param("b", init.bias, (self.outputs,))
 

@@ -14,10 +14,11 @@ from jaxtyping import Array, Bool, Float, Int
 
 from s2sjax.config import Model
 from s2sjax.model.attention import Attention, Memory
+from s2sjax.model.cells import Carry, Hidden, find_cell
 from s2sjax.model.dropout import Noise, dropout, fold_in
 from s2sjax.model.layers import Carries, Layers, RecurrentMasks
 from s2sjax.model.linear import Affine
-from s2sjax.model.rnn import Carry, Hidden, Mask, Projected, zero_carry
+from s2sjax.model.rnn import Mask, Projected, zero_carry
 
 # Numbers that are folded into dropout's key, one for each use; the last two are above every layer
 # and time step.
@@ -106,7 +107,7 @@ class Seq2Seq(nn.Module):
     def _initial_carries(self, carries, z):
         """The decoder's carries: the encoder's last ones, from the top down, then zeros."""
         c = self.config
-        zero = (zero_carry(c.cell, z),) * c.decoder_layers
+        zero = (zero_carry(find_cell(c.cell), z),) * c.decoder_layers
         if c.decoder == "repeat" or c.decoder_init == "zero":
             return zero
         if c.decoder_init == "learned":

@@ -14,6 +14,7 @@ from s2sjax.data.dataset import Split, make_formatter, rows_of
 from s2sjax.data.rows import Formatter
 from s2sjax.data.tasks import TaskConfig
 from s2sjax.errors import UserError
+from s2sjax.model.cells import find_cell
 from s2sjax.model.seq2seq import Seq2Seq
 from s2sjax.serial import to_json
 from s2sjax.train.step import Trainer
@@ -31,6 +32,10 @@ class Run:
 
     def __post_init__(self) -> None:
         """Refuse parts that do not go together."""
+        cell = find_cell(self.model.cell)
+        if self.model.decoder_init == "hidden" and not cell.has_c:
+            needed = "a Model.cell with a state c, such as 'lstm'"
+            raise UserError(f"Model.decoder_init 'hidden' needs {needed}")
         reads_nothing = self.model.decoder == "repeat"
         if reads_nothing != (self.text.start == "nothing"):
             raise UserError(
