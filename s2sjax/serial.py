@@ -6,6 +6,7 @@ import types
 import typing
 from collections.abc import Mapping
 from dataclasses import is_dataclass
+from importlib import import_module
 from typing import Any, Literal, TypeVar
 
 from s2sjax.errors import UserError
@@ -28,8 +29,10 @@ def to_json(config: Any) -> dict[str, Any]:
     for name, hint in typing.get_type_hints(type(config)).items():
         value = values[name] = getattr(config, name)
         if is_dataclass(value):
-            several = sum(map(is_dataclass, _members(hint))) > 1
-            values[name] = ({TYPE: type(value).__name__} if several else {}) | to_json(value)
+            known = [member for member in _members(hint) if is_dataclass(member)]
+            kind = type(value)
+            named = kind.__name__ if kind in known else f"{kind.__module__}.{kind.__qualname__}"
+            values[name] = ({TYPE: named} if len(known) > 1 else {}) | to_json(value)
     return values
 
 
@@ -52,9 +55,10 @@ def _value(hint: Any, value: Any, where: str) -> Any:
     classes = {m.__name__: m for m in members if is_dataclass(m)}
     if len(classes) > 1 and isinstance(value, Mapping):
         name = value.get(TYPE)
-        if name not in [*classes]:
-            raise UserError(f"{where}.{TYPE} must be one of {', '.join(classes)}, not {name!r}")
-        return from_json(classes[name], {k: v for k, v in value.items() if k != TYPE}, where)
+        if (chosen := classes.get(str(name)) or _imported(str(name))) is None:
+            known = f"{', '.join(classes)}, or such as my_module.MyTask"
+            raise UserError(f"{where}.{TYPE} must be {known}, not {name!r}")
+        return from_json(chosen, {k: v for k, v in value.items() if k != TYPE}, where)
     if classes:
         return from_json(next(iter(classes.values())), value, where)
     for member in members:
@@ -62,6 +66,16 @@ def _value(hint: Any, value: Any, where: str) -> Any:
             return float(value) if member is float else value
     right = " or ".join(_describe(member) for member in members)
     raise UserError(f"{where} cannot be {value!r}; it must be {right}")
+
+
+def _imported(name: str) -> Any:
+    """The dataclass of a dotted name; None where there is none."""
+    module, _, attribute = name.rpartition(".")
+    try:
+        found = getattr(import_module(module), attribute)
+    except (ImportError, AttributeError, ValueError):
+        return None
+    return found if isinstance(found, type) and is_dataclass(found) else None
 
 
 def _fits(hint: Any, value: Any) -> bool:

@@ -13,7 +13,7 @@ from s2sjax.data.tasks import Addition, Dates, Sentences, TaskConfig, Toy
 from s2sjax.errors import LARGEST, UserError
 from s2sjax.train.run import Run
 
-KINDS = [*typing.get_args(TaskConfig), Text, Model, Optimiser, Training, Run]
+KINDS = [*typing.get_args(TaskConfig)[:-1], Text, Model, Optimiser, Training, Run]
 SIZES = ("train", "dev", "test")
 
 # --- ranges ----------------------------------------------------------------------------------

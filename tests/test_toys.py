@@ -188,4 +188,4 @@ def test_tasks_are_tasks_and_so_is_one_from_outside():
 
     assert all(isinstance(task, Task) for task in (Toy(), Addition(), Dates(), Outside()))
     assert not isinstance("a", Task)
-    assert {Addition, Toy, Dates} < set(get_args(TaskConfig))
+    assert {Addition, Toy, Dates, Task} < set(get_args(TaskConfig))

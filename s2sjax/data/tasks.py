@@ -13,8 +13,6 @@ from s2sjax.data.toys import Toy
 
 __all__ = ["Addition", "Dates", "Pairs", "Sentences", "Task", "TaskConfig", "Toy"]
 
-TaskConfig = Addition | Toy | Dates | Sentences
-
 
 @runtime_checkable
 class Task(Protocol):
@@ -37,3 +35,6 @@ class Task(Protocol):
 
     def answers(self, source: str) -> tuple[str, ...]:
         """All right answers; raises UserError for a string that is no question of this task."""
+
+
+TaskConfig = Addition | Toy | Dates | Sentences | Task
