@@ -20,7 +20,7 @@ help: ## print this table
 reproduce: $(VENV)/.ready ## the experiment: does reversing the source help?
 	$(RUN) experiments/reverse_vs_forward.py notebook
 
-smoke: $(VENV)/.ready ## the same experiment, tiny
+smoke: $(VENV)/.ready ## the same experiment in small, in a minute
 	$(RUN) experiments/reverse_vs_forward.py smoke
 
 test: $(VENV)/.ready ## the tests, without the slow ones
@@ -39,7 +39,7 @@ format: $(VENV)/.ready ## fix what can be fixed, and format
 	$(RUN) -m ruff check --fix $(CODE)
 	$(RUN) -m ruff format $(CODE)
 
-tables: $(VENV)/.ready ## write the README's tables anew
+tables: $(VENV)/.ready ## write the tables of all pages anew
 	$(RUN) experiments/tables.py
 
 lock: .tools/.ready ## write requirements.lock anew (newest versions: make lock UPGRADE=--upgrade)

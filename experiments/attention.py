@@ -9,7 +9,7 @@ The command: ``python experiments/attention.py addition`` (every score, one and 
 ``depth`` (2 and 4 layers); ``copy`` and ``backwards`` (20 symbols); ``dates`` (written by
 people, to ISO; needs the extra `text`); ``lengths`` (trained on short strings, tested on longer).
 
-Time on two CPU cores: see the README of this folder.
+Time on two CPU cores: see README.md in this folder.
 
 What to expect: without attention and in one direction reversal helps addition; with attention, or
 with two directions, both orders are equal (within 5 points). ``addition`` and ``depth`` have the

@@ -4,7 +4,7 @@ The question: updates a second and replica of the notebook's model; start and co
 
 The command: ``python experiments/speed.py``; for sentence pairs ``speed.py --translation``.
 
-Time: two minutes on two CPU cores. What to expect: README, "Speed".
+Time: two minutes on two CPU cores. What to expect: results/speed.md.
 
 Both arms of the notebook's preset are trained, all replicas in one program, in each of the two ways
 that `s2sjax.train.replicas.lift` knows. An epoch is timed as a whole and the median is quoted.

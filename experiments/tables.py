@@ -1,11 +1,11 @@
-"""Update the tables and pictures of README.md and experiments/README.md.
+"""Update the tables and pictures of README.md and of all pages in experiments/.
 
     python experiments/tables.py          (or: make tables)
 
 They are made from the committed results, ``experiments/results/EXPERIMENT.PRESET.json``. The table
 EXPERIMENT.PRESET.TABLE replaces the text between ``<!-- begin EXPERIMENT.PRESET.TABLE -->`` and
 ``<!-- end EXPERIMENT.PRESET.TABLE -->``. Three tables are about all results: ``published``,
-``claims`` and ``compute``. A test checks that the READMEs are up to date.
+``claims`` and ``compute``. A test checks that the pages are up to date.
 """
 
 from terminal import main
@@ -34,7 +34,7 @@ from s2sjax.study.experiment import Experiment
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results"
-READMES = (HERE.parent / "README.md", HERE / "README.md")
+PAGES = (HERE.parent / "README.md", HERE / "README.md", *sorted(RESULTS.glob("*.md")))
 SCRIPTS = (
     reverse_vs_forward,
     peeky,
@@ -98,17 +98,17 @@ def blocks() -> dict[str, str]:
 
 
 def filled(readme: str, known: Mapping[str, str]) -> str:
-    """A README with its blocks replaced by those known; a preset without results says so."""
+    """A page with its blocks replaced by those known; a preset without results says so."""
     wanted = set(re.findall(r"<!-- begin (\S+) -->", readme))
     missing = {name for name, *_ in presets() if f"{name}.headline" not in known}
     later = {block: LATER for block in wanted if block.rpartition(".")[0] in missing}
     if unknown := wanted - {*known, *later}:
-        raise UserError(f"the README shows tables that no result has: {', '.join(sorted(unknown))}")
+        raise UserError(f"the page shows tables that no result has: {', '.join(sorted(unknown))}")
     return replace_blocks(readme, {name: (later | {**known})[name] for name in wanted})
 
 
 def draw(readme: str) -> None:
-    """Draw the pictures that a README shows."""
+    """Draw the pictures that a page shows."""
     for name, results in committed().items():
         picture = RESULTS / f"{name}.png"
         if picture.name in readme:
@@ -121,10 +121,10 @@ class Nothing:
 
 
 def tables() -> None:
-    """Update both READMEs."""
+    """Update all pages."""
     parse(Nothing, __doc__ or "")
     known = blocks()
-    for path in READMES:
+    for path in PAGES:
         text = path.read_text(encoding="utf-8")
         try:
             write_atomically(path, filled(text, known))

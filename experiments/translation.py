@@ -11,7 +11,7 @@ which ``help_pairs.py`` cuts out of Debian's packages (any language); ``multi30k
 file of SOURCE, one tab, TARGET; ``accelerator`` is larger: 1, 2 and 4 layers of 512 units. Needs
 the extra `text`. ``smoke`` needs no file: it writes number words, German to English.
 
-Time on two CPU cores: see the README of this folder.
+Time on two CPU cores: see README.md in this folder.
 
 What to expect, written before the run: the signs of the literature, as the predictions below have
 them. On so few pairs the likeliest outcome is that no difference can be detected.

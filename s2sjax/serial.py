@@ -5,7 +5,7 @@ import json
 import types
 import typing
 from collections.abc import Mapping
-from dataclasses import is_dataclass
+from dataclasses import fields, is_dataclass
 from importlib import import_module
 from typing import Any, Literal, TypeVar
 
@@ -23,10 +23,16 @@ def _members(hint: Any) -> tuple[Any, ...]:
     return typing.get_args(hint) if is_union else (hint,)
 
 
+def _settings(kind: type) -> dict[str, Any]:
+    """The types of a dataclass's fields, by name."""
+    hints = typing.get_type_hints(kind)
+    return {field.name: hints[field.name] for field in fields(kind)}
+
+
 def to_json(config: Any) -> dict[str, Any]:
     """A config as nested dicts of JSON values."""
     values: dict[str, Any] = {}
-    for name, hint in typing.get_type_hints(type(config)).items():
+    for name, hint in _settings(type(config)).items():
         value = values[name] = getattr(config, name)
         if is_dataclass(value):
             known = [member for member in _members(hint) if is_dataclass(member)]
@@ -43,7 +49,7 @@ def from_json(kind: type[T], values: Any, where: str = "config") -> T:
     """
     if not isinstance(values, Mapping):
         raise UserError(f"{where} must be an object of settings, not {values!r}")
-    hints = typing.get_type_hints(kind)
+    hints = _settings(kind)
     if unknown := set(values) - set(hints):
         raise UserError(f"{where} has unknown settings: {', '.join(sorted(unknown))}")
     return kind(**{n: _value(hints[n], value, f"{where}.{n}") for n, value in values.items()})

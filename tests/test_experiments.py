@@ -370,15 +370,16 @@ def study_of(path: Path) -> tuple[Experiment, str]:
     return tables.EXPERIMENTS[name], preset
 
 
-def test_the_readmes_show_the_committed_results_and_pictures():
-    known, shown = tables.blocks(), []
-    for path in tables.READMES:
+def test_the_pages_show_the_committed_results_and_pictures():
+    known, shown, text = tables.blocks(), [], ""
+    for path in tables.PAGES:
         readme = path.read_text(encoding="utf-8")
+        text += readme
         assert tables.filled(readme, known) == readme, "run: make tables"
         pictures = re.findall(r"\]\((\S+\.png)\)", readme)
         assert all((path.parent / picture).exists() for picture in pictures)
         shown += pictures
-    assert "<!-- begin published -->" in readme
+    assert "<!-- begin published -->" in text
     assert "experiments/results/reverse_vs_forward.notebook.png" in shown
     wrong = "<!-- begin peeky.saitoh.no_such -->\n<!-- end peeky.saitoh.no_such -->"
     with pytest.raises(UserError, match=r"no result has: peeky\.saitoh\.no_such"):

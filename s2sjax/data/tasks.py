@@ -16,25 +16,28 @@ __all__ = ["Addition", "Dates", "Pairs", "Sentences", "Task", "TaskConfig", "Toy
 
 @runtime_checkable
 class Task(Protocol):
-    """A task, also one of your own: a frozen dataclass of settings with these members.
+    """A task; one of your own is a frozen dataclass with this as its base.
 
-    What only the pairs tell is None.
+    The defaults are those of pairs that no seed decides, as pairs from a file: all seeds share them.
     """
 
-    questions: str  # in words, such as "dates"
-    sizes: Mapping[str, int] | None  # pairs of each split; None: read from files
-    characters: str | None  # of all strings
-    source_width: int | None  # characters of the longest source
-    target_width: int | None  # characters of the longest target
+    questions: str = "questions"  # what they are, in words, such as "dates"
+    sizes: Mapping[str, int] | None = None  # pairs of each split, where seeds draw their own
+    characters: str | None = None  # of all strings; None: those of the training pairs
+    source_width: int | None = None  # characters of the longest source; None: as the pairs have
+    target_width: int | None = None  # characters of the longest target
 
     def pinned(self) -> "Task":
         """The task with the hash of its files' content, if it reads files."""
+        return self
 
     def pairs(self, key: jax.Array) -> Mapping[str, Iterable[tuple[str, str]]]:
         """Pairs of the splits train, dev and test: a pure function of the settings and the key."""
+        raise NotImplementedError
 
     def answers(self, source: str) -> tuple[str, ...]:
         """All right answers; raises UserError for a string that is no question of this task."""
+        raise NotImplementedError
 
 
 TaskConfig = Addition | Toy | Dates | Sentences | Task

@@ -11,8 +11,8 @@ saitoh    normal/sqrt(rows)        the same                0                  no
 ========= ======================== ======================= ================== ======================
 
 They are a confound: on sentence pairs attention was learned with torch's weights and not with
-Keras' (``experiments/README.md``). torch trains a second bias vector, redundant except in a GRU's
-candidate; only that part exists here. Sources: keras ``layers/rnn/lstm.py``, ``gru.py``,
+Keras'. torch trains a second bias vector, redundant except in a GRU's candidate; only that part
+exists here. Sources: keras ``layers/rnn/lstm.py``, ``gru.py``,
 ``simple_rnn.py`` and ``layers/core/embedding.py``; flax ``linen/recurrent.py`` and
 ``linen/linear.py``; torch ``nn/modules/rnn.py`` and ``sparse.py``; Sutskever, Vinyals & Le (2014),
 section 3.4; K. Saitoh, *Deep Learning from Scratch 2* (2018), chapter 7.

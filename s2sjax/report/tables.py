@@ -161,6 +161,9 @@ class Table:
         note = [Text(f"{self.note}\n")] if self.note else []
         return Group(Text(self.title, style="bold"), table, *note)
 
+    def _repr_markdown_(self) -> str:  # what a notebook shows
+        return self.markdown()
+
     def _numeric(self) -> list[bool]:
         """Whether each column holds numbers, and is aligned on the right."""
         shape = re.compile(rf"[+{MINUS}]?\d|{NONE}$|$")
@@ -258,6 +261,9 @@ class Picture(NamedTuple):
 
     path: Path
     caption: str
+
+    def _repr_png_(self) -> bytes:  # what a notebook shows
+        return self.path.read_bytes()
 
 
 def write_report(path: Path, sections: Iterable[str | Table | Picture]) -> None:

@@ -33,11 +33,10 @@ def from_files(group: Group) -> bool:
 
 
 def references(group: Group, arm: str, split: str, rows: Split) -> list[tuple[str, ...]]:
-    """The right answers to each question of a split from files: all that the split has to it."""
+    """The right answers to each question of a split; from files, all that the split has to it."""
     task = group.arms[arm].task
-    assert isinstance(task, Sentences)
-    answers = task.corpus().answers[split]
-    return [answers[source] for source, _ in rows.pairs]
+    answers = task.corpus().answers[split].get if isinstance(task, Sentences) else task.answers
+    return [answers(source) or () for source, _ in rows.pairs]
 
 
 def evaluate_split(group: Group, runs: Stack, params: Any, split: str) -> Evaluation:
