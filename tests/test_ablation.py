@@ -345,6 +345,10 @@ def test_a_finished_run_is_not_run_again_and_a_damaged_result_not_overwritten(
     (folder / "results.json").unlink()  # the scores are still there
     complete(folder)
     assert_ends_alike(folder, finished)
+    (folder / "results.json").unlink()
+    monkeypatch.setenv("XLA_FLAGS", "--xla_cpu_enable_fast_math=true")
+    told = complete(folder)["environment"]["changes"]
+    assert told == ["XLA_FLAGS: (absent) -> --xla_cpu_enable_fast_math=true"]
 
 
 # --- what is refused ------------------------------------------------------------------------

@@ -8,6 +8,7 @@ import pytest
 
 from s2sjax.errors import UserError
 from s2sjax.files import write_atomically, write_json
+from s2sjax.train.replicas import NUMERICS
 from s2sjax.train.workdir import LOCK, Workdir, environment
 
 CONFIG = {"experiment": "e", "preset": "p", "arms": {"a": {"digits": 3}}, "seeds": 2}
@@ -273,3 +274,16 @@ def test_writing_replaces_a_file_whole(tmp_path):
 def test_the_environment_tells_devices_and_versions():
     assert environment()["device_count"] == 2
     assert environment()["jax"] == jax.__version__
+
+
+def test_flags_and_settings_that_decide_numbers_are_compared_when_a_run_goes_on(
+    tmp_path, monkeypatch
+):
+    with Workdir(tmp_path, CONFIG) as workdir:
+        assert not {*environment()} & {"XLA_FLAGS", *NUMERICS}
+    monkeypatch.setenv("XLA_FLAGS", "--xla_cpu_enable_fast_math=true")
+    with jax.enable_x64(True), Workdir(tmp_path, CONFIG) as workdir:
+        assert workdir.environment_changes == [
+            "XLA_FLAGS: (absent) -> --xla_cpu_enable_fast_math=true",
+            "jax_enable_x64: (absent) -> True",
+        ]

@@ -152,9 +152,9 @@ def run(
             raise UserError(f"{what}: move it away, or start elsewhere")
         console.print(f"{workdir.path} holds the finished run; nothing is trained again")
         return results
-    if workdir.environment_changes:
-        last = "the last digits may not be those of a run that was never interrupted"
-        console.print(f"begun under {'; '.join(workdir.environment_changes)}: {last}")
+    if changes := workdir.environment_changes:
+        numbers = "numbers may not be those of a run that was never interrupted"
+        console.print(f"begun under {'; '.join(changes)}: {numbers}")
     groups = replace(ablation, cohorts=workdir.cohorts).groups
     write_vocabularies(workdir, groups)
     for number, (name, group) in enumerate(groups.items(), start=1):
@@ -167,7 +167,7 @@ def run(
     records = in_order(workdir.records())
     results = {
         **identity,
-        "environment": environment(),
+        "environment": environment() | ({"changes": changes} if changes else {}),
         "seconds": round(workdir.seconds(), 1),
         "comparisons": comparisons(records, pairs, metrics),
         "records": records,

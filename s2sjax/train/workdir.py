@@ -28,19 +28,22 @@ from s2sjax.errors import UserError
 from s2sjax.files import PARTIAL, read_json, write_atomically, write_json
 from s2sjax.report.results import Record
 from s2sjax.serial import differences
+from s2sjax.train.replicas import NUMERICS
 
 LOCK = ".lock"
 ELSEWHERE = "choose another --workdir, or delete that folder"
 
 
 def environment() -> dict[str, Any]:
-    """What a result depends on besides its config: versions and devices."""
-    packages = ("jax", "jaxlib", "flax", "numpy")
+    """What a result depends on besides its config: versions, devices, and unusual `NUMERICS`."""
+    packages, flags = ("jax", "jaxlib", "flax", "numpy"), ("XLA_FLAGS", "LIBTPU_INIT_ARGS")
     return {
         "python": platform.python_version(),
         **{name: version(name) for name in packages},
         "device_kind": jax.devices()[0].device_kind,
         "device_count": jax.device_count(),
+        **{name: os.environ[name] for name in flags if os.environ.get(name)},
+        **{n: v for n, usual in NUMERICS.items() if (v := getattr(jax.config, n)) != usual},
     }
 
 
