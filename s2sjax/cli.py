@@ -59,9 +59,10 @@ def _one_line(framed: str, program: str) -> str:
     return "; ".join([*parts, f"for help: {program} --help"])
 
 
-def make_console() -> Console:
-    """The terminal, or plain lines wide enough for tables."""
-    return Console(width=None if sys.stdout.isatty() else 120)
+def make_console(*, quiet: bool = False) -> Console:
+    """The terminal, or plain lines wide enough for tables; brackets are shown as they are."""
+    width = None if sys.stdout.isatty() else 120
+    return Console(width=width, quiet=quiet, markup=False, emoji=False)
 
 
 def main(body: Callable[[], None]) -> NoReturn:
@@ -69,6 +70,10 @@ def main(body: Callable[[], None]) -> NoReturn:
 
     Ctrl-C and SIGTERM end with a shell's codes, 130 and 143.
     """
+    os.environ["MPLBACKEND"] = "agg"  # pictures are drawn to files, whatever is asked for
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:  # it was closed
+            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115 (as long as the process)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # '?' for what the terminal's encoding lacks

@@ -82,6 +82,13 @@ def test_a_file_is_no_workdir(tmp_path):
         Workdir(tmp_path / "file", CONFIG)
 
 
+@pytest.mark.parametrize("name", ["a[b]", "a\\b"])
+def test_a_folder_that_checkpoints_cannot_be_loaded_from_is_refused(tmp_path, name):
+    with pytest.raises(UserError, match="Orbax loads from no folder"):
+        Workdir(tmp_path / name / "run", CONFIG)
+    assert not [*tmp_path.iterdir()]
+
+
 def test_two_processes_cannot_share_a_workdir(tmp_path):
     with Workdir(tmp_path, CONFIG), pytest.raises(UserError, match="another process is running"):
         Workdir(tmp_path, CONFIG)

@@ -51,8 +51,9 @@ class Ablation:
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> "Ablation":
         """The ablation whose `config` this is; raises UserError for anything else."""
-        missing = {"arms", "seeds", "first_seed"} - set(config)
-        if missing or not isinstance(config["arms"], Mapping) or not config["arms"]:
+        kinds = {"arms": dict, "seeds": int, "first_seed": int}
+        wrong = any(type(config.get(name)) is not kind for name, kind in kinds.items())
+        if wrong or not config["arms"]:
             raise UserError("its config is not that of an ablation")
         arms = {name: from_json(Run, run, name) for name, run in config["arms"].items()}
         return cls(arms, config["seeds"], config["first_seed"])

@@ -71,6 +71,8 @@ class Workdir:
         self.path, self.checkpoints = path, path / "checkpoints"
         self.config_file, self.results_file = path / "config.json", path / "results.json"
         self.metrics_file, self.clock_file = path / "metrics.jsonl", path / "seconds.txt"
+        if {*"[\\"} & {*str(path.absolute())}:
+            raise UserError(f"{path.absolute()}: Orbax loads from no folder with [ or \\ in it")
         if path.exists() and not path.is_dir():
             raise UserError(f"{path} is a file: choose a folder as --workdir")
         started = {LOCK, self.checkpoints.name, self.config_file.name + PARTIAL}
