@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
+from unittest.mock import patch
 
 import jax
 import tyro
@@ -41,13 +42,23 @@ def parse_preset(description: str, commands: Mapping[str, tuple[str, Any]]) -> A
 def parse(kind: type[T], description: str, **settings: Any) -> T:
     """Read the settings of the dataclass `kind` from the command line; wrong ones are UserError."""
     stderr, config = io.StringIO(), (tyro.conf.AvoidSubcommands,)
+    unwrapped = patch.object(tyro._docstrings, "get_field_docstring", _on_one_line)
     try:
-        with contextlib.redirect_stderr(stderr):
+        with unwrapped, contextlib.redirect_stderr(stderr):
             return tyro.cli(kind, description=description, config=config, **settings)
     except SystemExit as ended:
         if not ended.code:
             raise
     raise UserError(_one_line(stderr.getvalue(), settings.get("prog", Path(sys.argv[0]).name)))
+
+
+_of_field = tyro._docstrings.get_field_docstring
+
+
+def _on_one_line(*field: Any) -> str | None:
+    """A field's docstring as one line, to be wrapped: tyro keeps the breaks of indented ones."""
+    text = _of_field(*field)
+    return text and " ".join(text.split())
 
 
 def _one_line(framed: str, program: str) -> str:

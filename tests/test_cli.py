@@ -97,6 +97,17 @@ def test_help_lists_presets_and_the_settings_of_each(monkeypatch, capsys):
         assert all(words in out for words in shown)
 
 
+def test_help_is_wrapped_to_the_terminal_and_nowhere_else(monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "80")
+    with pytest.raises(SystemExit):
+        parsed(monkeypatch, "small", "--help")
+    lines = [line.strip("│ ") for line in capsys.readouterr().out.splitlines()]
+    first = next(n for n, line in enumerate(lines) if line.startswith("uniform: each in"))
+    assert lines[first + 1].startswith("digits is drawn, then every digit, leading zeros dropped")
+    assert "Sums written out in decimal: '27+5' -> '32'." in lines
+    assert "How a pair of strings becomes two rows of ids." in lines
+
+
 def missing_file():
     Path("nowhere/at/all").read_text()
 
