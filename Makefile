@@ -9,6 +9,8 @@ PYTEST := $(RUN) -m pytest -n $(WORKERS)
 CODE   := s2sjax experiments tests
 
 export UV_PYTHON_DOWNLOADS := never
+# Python before 3.13 reads the path of an installed checkout by the locale.
+export LC_ALL := C.UTF-8
 
 .DEFAULT_GOAL := help
 .PHONY: help reproduce smoke test test-all lint format tables lock clean

@@ -239,7 +239,7 @@ def depends_on(run: Finished, console: Console, most: int) -> list[Section]:
         group = Group(stack.runs, 1, seed)
         last = _last_epoch(run, group.arms)
         what = f"training a seed of {', '.join(group.arms)} once more, for its gradients ..."
-        console.print(what, soft_wrap=True, markup=False, highlight=False)
+        console.print(what, soft_wrap=True, highlight=False)
         with EpochProgress(console, 0, last) as progress:
             at = gradients.snapshots(last)
             probed |= gradients.probe(group, at, lambda epoch: progress.advance(epoch, None))
@@ -318,7 +318,7 @@ def explain() -> None:
         if isinstance(section, Table):
             console.print(section.rich())
         elif isinstance(section, str):
-            console.print(f"{section.lstrip('# ')}\n", highlight=False, markup=False)
+            console.print(f"{section.lstrip('# ')}\n", highlight=False)
     console.print(f"report and pictures: {report}", soft_wrap=True)
 
 

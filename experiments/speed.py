@@ -198,10 +198,10 @@ def speed() -> None:
     asked = parse(Speed, __doc__ or "")
     if asked.seeds is not None and asked.seeds < 1:
         raise UserError("--seeds must be at least 1")
+    use_all_cores()
     if asked.translation:
         table = measure(pairs_group(asked.seeds or 1))
     else:
-        use_all_cores()
         seeds = asked.seeds or 10
         first_line = ("from start to the first line", f"{first_line_after(seeds):.1f} s")
         study = Study(EXPERIMENT.presets["notebook"][1].run, seeds)

@@ -7,4 +7,8 @@ from pathlib import Path
 if Path(sys.argv[0]).resolve().parent == Path(__file__).resolve().parent:  # not in a notebook
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
-from s2sjax.cli import main as main
+try:
+    from s2sjax.cli import main as main
+except ValueError as error:  # JAX reads its environment variables while it is imported
+    print(f"error: {error}: correct that environment variable, or unset it", file=sys.stderr)
+    sys.exit(2)

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
+from unittest.mock import patch
 
 import jax
 import tyro
@@ -41,13 +42,23 @@ def parse_preset(description: str, commands: Mapping[str, tuple[str, Any]]) -> A
 def parse(kind: type[T], description: str, **settings: Any) -> T:
     """Read the settings of the dataclass `kind` from the command line; wrong ones are UserError."""
     stderr, config = io.StringIO(), (tyro.conf.AvoidSubcommands,)
+    unwrapped = patch.object(tyro._docstrings, "get_field_docstring", _on_one_line)
     try:
-        with contextlib.redirect_stderr(stderr):
+        with unwrapped, contextlib.redirect_stderr(stderr):
             return tyro.cli(kind, description=description, config=config, **settings)
     except SystemExit as ended:
         if not ended.code:
             raise
     raise UserError(_one_line(stderr.getvalue(), settings.get("prog", Path(sys.argv[0]).name)))
+
+
+_of_field = tyro._docstrings.get_field_docstring
+
+
+def _on_one_line(*field: Any) -> str | None:
+    """A field's docstring as one line, to be wrapped: tyro keeps the breaks of indented ones."""
+    text = _of_field(*field)
+    return text and " ".join(text.split())
 
 
 def _one_line(framed: str, program: str) -> str:
@@ -59,9 +70,10 @@ def _one_line(framed: str, program: str) -> str:
     return "; ".join([*parts, f"for help: {program} --help"])
 
 
-def make_console() -> Console:
-    """The terminal, or plain lines wide enough for tables."""
-    return Console(width=None if sys.stdout.isatty() else 120)
+def make_console(*, quiet: bool = False) -> Console:
+    """The terminal, or plain lines wide enough for tables; brackets are shown as they are."""
+    width = None if sys.stdout.isatty() else 120
+    return Console(width=width, quiet=quiet, markup=False, emoji=False)
 
 
 def main(body: Callable[[], None]) -> NoReturn:
@@ -69,6 +81,10 @@ def main(body: Callable[[], None]) -> NoReturn:
 
     Ctrl-C and SIGTERM end with a shell's codes, 130 and 143.
     """
+    os.environ["MPLBACKEND"] = "agg"  # pictures are drawn to files, whatever is asked for
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:  # it was closed
+            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115 (as long as the process)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # '?' for what the terminal's encoding lacks

@@ -345,6 +345,10 @@ def test_a_finished_run_is_not_run_again_and_a_damaged_result_not_overwritten(
     (folder / "results.json").unlink()  # the scores are still there
     complete(folder)
     assert_ends_alike(folder, finished)
+    (folder / "results.json").unlink()
+    monkeypatch.setenv("XLA_FLAGS", "--xla_cpu_enable_fast_math=true")
+    told = complete(folder)["environment"]["changes"]
+    assert told == ["XLA_FLAGS: (absent) -> --xla_cpu_enable_fast_math=true"]
 
 
 # --- what is refused ------------------------------------------------------------------------
@@ -357,7 +361,8 @@ def test_arms_that_are_one_run_twice_are_refused():
 
 def test_a_config_that_is_no_ablations_is_refused():
     whole = Ablation(ARMS, 2, 5).config
-    for wrong in ({}, {**whole, "arms": []}, {**whole, "arms": {}}):
+    others = [{"arms": []}, {"arms": {}}, {"seeds": "3"}, {"seeds": 1.5}, {"first_seed": None}]
+    for wrong in [{}, *(whole | other for other in others)]:
         with pytest.raises(UserError, match="not that of an ablation"):
             Ablation.from_config(wrong)
     assert Ablation.from_config(json.loads(json.dumps(whole))).arms == ARMS

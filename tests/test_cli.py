@@ -1,5 +1,6 @@
 """The command line: presets, settings, and one clear line for what cannot be."""
 
+import os
 import signal
 import sys
 import typing
@@ -96,6 +97,17 @@ def test_help_lists_presets_and_the_settings_of_each(monkeypatch, capsys):
         assert all(words in out for words in shown)
 
 
+def test_help_is_wrapped_to_the_terminal_and_nowhere_else(monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "80")
+    with pytest.raises(SystemExit):
+        parsed(monkeypatch, "small", "--help")
+    lines = [line.strip("│ ") for line in capsys.readouterr().out.splitlines()]
+    first = next(n for n, line in enumerate(lines) if line.startswith("uniform: each in"))
+    assert lines[first + 1].startswith("digits is drawn, then every digit, leading zeros dropped")
+    assert "Sums written out in decimal: '27+5' -> '32'." in lines
+    assert "How a pair of strings becomes two rows of ids." in lines
+
+
 def missing_file():
     Path("nowhere/at/all").read_text()
 
@@ -129,6 +141,28 @@ def test_every_end_has_its_code_and_its_line(body, code, said, capsys):
         cli.main(body)
     assert ended.value.code == code
     assert capsys.readouterr().err.startswith(said)
+
+
+def test_streams_that_are_closed_and_a_bad_backend_stop_nothing(monkeypatch):
+    def body():
+        assert sys.stdin.read() == ""
+        print("one", file=sys.stdout)
+        cli.make_console().print("two")
+        assert os.environ["MPLBACKEND"] == "agg"
+
+    monkeypatch.setenv("MPLBACKEND", "nowhere")
+    for name in ("stdin", "stdout", "stderr"):
+        monkeypatch.setattr(sys, name, None)
+    with pytest.raises(SystemExit) as ended:
+        cli.main(body)
+    assert ended.value.code == 0
+    for name in ("stdin", "stdout", "stderr"):
+        getattr(sys, name).close()
+
+
+def test_brackets_and_colons_in_a_name_are_shown_as_they_are(capsys):
+    cli.make_console().print("runs/x[/]y [bold] :warning:")
+    assert capsys.readouterr().out == "runs/x[/]y [bold] :warning:\n"
 
 
 def test_the_settings_of_every_config_have_a_prefix():

@@ -1,6 +1,7 @@
 """The experiments as a person runs them: stopped, resumed, fed nonsense, documented."""
 
 import json
+import os
 import re
 import shlex
 import shutil
@@ -214,6 +215,22 @@ def test_what_cannot_be_is_refused_in_one_line(
     monkeypatch.setattr(tables, "blocks", lambda: pytest.fail("the READMEs would be written"))
     assert said in refused(monkeypatch, capsys, module, *shlex.split(arguments))
     assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("variable", "said"),
+    [("JAX_PLATFORMS", "cannot start the platform nowhere"), ("JAX_ENABLE_X64", "JAX_ENABLE_X64")],
+)
+def test_an_environment_that_jax_refuses_is_one_line_before_anything_is_written(
+    tmp_path, variable, said
+):
+    command = [sys.executable, SCRIPT, *TINY, "--workdir", tmp_path / "run"]
+    nowhere = {**os.environ, variable: "nowhere"}
+    done = subprocess.run(command, capture_output=True, text=True, env=nowhere)
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
+    assert done.stderr.startswith("error: ")
+    assert said in done.stderr
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_workdir_with_another_run_is_refused(monkeypatch, capsys, finished):

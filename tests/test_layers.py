@@ -1,6 +1,7 @@
 """The README's map of the package is true: every file is on it, and imports run one way."""
 
 import ast
+import os
 import re
 import subprocess
 import sys
@@ -69,3 +70,11 @@ def test_reports_need_no_jax_and_imports_print_nothing():
 def test_no_file_is_long():
     for path in FILES:
         assert len(path.read_text(encoding="utf-8").splitlines()) <= 400, path
+
+
+def test_a_folder_may_have_any_letters_whatever_the_locale():
+    rule = "shown: ; @echo $$LC_ALL\n"
+    command = ["make", "-C", str(ROOT), "-f", "Makefile", "-f", "-", "-s", "shown"]
+    environment = {**os.environ, "LC_ALL": "C"}
+    shown = subprocess.run(command, input=rule, capture_output=True, text=True, env=environment)
+    assert shown.stdout.splitlines()[-1] == "C.UTF-8"

@@ -13,6 +13,7 @@ import pytest
 from tiny import SUMS, orders, row, same, sentences
 
 from s2sjax.config import Model, Optimiser
+from s2sjax.errors import UserError
 from s2sjax.study.group import Group
 from s2sjax.train import replicas
 from s2sjax.train.run import Run
@@ -172,3 +173,35 @@ def test_programs_that_train_and_score_lower_for_accelerators(make, platform):
     evaluate = partial(trainer.evaluate, max_decode_len=widths[1] - 1)
     weights = jnp.ones((2, 1, 4))
     assert exported(evaluate, state.params, batches, weights).platforms == (platform,)
+
+
+def test_where_jax_has_started_it_goes_on_with_the_devices_there_are(monkeypatch):
+    jax.devices()
+    monkeypatch.delenv("JAX_NUM_CPU_DEVICES")
+    monkeypatch.setattr(replicas.os, "sched_getaffinity", lambda _: range(9), raising=False)
+    with pytest.warns(UserWarning, match="started before with 2 of 9 CPU cores"):
+        replicas.use_all_cores()
+    monkeypatch.setattr(replicas.os, "sched_getaffinity", lambda _: range(2))
+    replicas.use_all_cores()  # no warning
+
+
+def test_devices_that_are_not_there_are_one_clear_line(monkeypatch):
+    def absent():
+        raise AssertionError
+
+    monkeypatch.setenv("JAX_NUM_CPU_DEVICES", "0")
+    with pytest.raises(UserError, match="JAX_NUM_CPU_DEVICES must be at least 1, not 0"):
+        replicas.use_all_cores()
+    monkeypatch.undo()
+    monkeypatch.setattr(jax, "devices", absent)
+    with pytest.raises(UserError, match=r"cannot start the platform .* unset JAX_PLATFORMS"):
+        replicas.use_all_cores()
+
+
+def test_what_decides_numbers_is_set_whatever_the_environment_says():
+    before = {name: getattr(jax.config, name) for name in replicas.NUMERICS}
+    assert before == replicas.NUMERICS
+    for name, other in zip(replicas.NUMERICS, ("highest", True, "strict", 7, False), strict=True):
+        jax.config.update(name, other)
+    replicas.use_all_cores()
+    assert {name: getattr(jax.config, name) for name in replicas.NUMERICS} == before

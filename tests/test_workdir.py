@@ -8,6 +8,7 @@ import pytest
 
 from s2sjax.errors import UserError
 from s2sjax.files import write_atomically, write_json
+from s2sjax.train.replicas import NUMERICS
 from s2sjax.train.workdir import LOCK, Workdir, environment
 
 CONFIG = {"experiment": "e", "preset": "p", "arms": {"a": {"digits": 3}}, "seeds": 2}
@@ -79,6 +80,13 @@ def test_a_file_is_no_workdir(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match="is a file"):
         Workdir(tmp_path / "file", CONFIG)
+
+
+@pytest.mark.parametrize("name", ["a[b]", "a\\b"])
+def test_a_folder_that_checkpoints_cannot_be_loaded_from_is_refused(tmp_path, name):
+    with pytest.raises(UserError, match="Orbax loads from no folder"):
+        Workdir(tmp_path / name / "run", CONFIG)
+    assert not [*tmp_path.iterdir()]
 
 
 def test_two_processes_cannot_share_a_workdir(tmp_path):
@@ -273,3 +281,16 @@ def test_writing_replaces_a_file_whole(tmp_path):
 def test_the_environment_tells_devices_and_versions():
     assert environment()["device_count"] == 2
     assert environment()["jax"] == jax.__version__
+
+
+def test_flags_and_settings_that_decide_numbers_are_compared_when_a_run_goes_on(
+    tmp_path, monkeypatch
+):
+    with Workdir(tmp_path, CONFIG) as workdir:
+        assert not {*environment()} & {"XLA_FLAGS", *NUMERICS}
+    monkeypatch.setenv("XLA_FLAGS", "--xla_cpu_enable_fast_math=true")
+    with jax.enable_x64(True), Workdir(tmp_path, CONFIG) as workdir:
+        assert workdir.environment_changes == [
+            "XLA_FLAGS: (absent) -> --xla_cpu_enable_fast_math=true",
+            "jax_enable_x64: (absent) -> True",
+        ]

@@ -5,8 +5,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
-from rich.console import Console
-
+from s2sjax.cli import make_console
 from s2sjax.errors import UserError
 from s2sjax.report.claims import paired
 from s2sjax.report.plots import Contrast, forest, scores_by_arm
@@ -137,7 +136,7 @@ def ablate(
     ablation = Ablation({name: arm.pinned() for name, arm in arms.items()}, seeds, first_seed)
     baseline, *others = arms
     pairs = [(arm, baseline) for arm in others]
-    console, metrics = Console(quiet=not progress), ("loss", EXACT_MATCH)
+    console, metrics = make_console(quiet=not progress), ("loss", EXACT_MATCH)
     config = {"experiment": question, "preset": "", **ablation.config}
     with Workdir(Path(workdir), config, is_extension) as folder:
         results = run(question, "", ablation, folder, console, metrics, pairs)

@@ -51,8 +51,9 @@ class Ablation:
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> "Ablation":
         """The ablation whose `config` this is; raises UserError for anything else."""
-        missing = {"arms", "seeds", "first_seed"} - set(config)
-        if missing or not isinstance(config["arms"], Mapping) or not config["arms"]:
+        kinds = {"arms": dict, "seeds": int, "first_seed": int}
+        wrong = any(type(config.get(name)) is not kind for name, kind in kinds.items())
+        if wrong or not config["arms"]:
             raise UserError("its config is not that of an ablation")
         arms = {name: from_json(Run, run, name) for name, run in config["arms"].items()}
         return cls(arms, config["seeds"], config["first_seed"])
@@ -152,9 +153,9 @@ def run(
             raise UserError(f"{what}: move it away, or start elsewhere")
         console.print(f"{workdir.path} holds the finished run; nothing is trained again")
         return results
-    if workdir.environment_changes:
-        last = "the last digits may not be those of a run that was never interrupted"
-        console.print(f"begun under {'; '.join(workdir.environment_changes)}: {last}")
+    if changes := workdir.environment_changes:
+        numbers = "numbers may not be those of a run that was never interrupted"
+        console.print(f"begun under {'; '.join(changes)}: {numbers}")
     groups = replace(ablation, cohorts=workdir.cohorts).groups
     write_vocabularies(workdir, groups)
     for number, (name, group) in enumerate(groups.items(), start=1):
@@ -167,7 +168,7 @@ def run(
     records = in_order(workdir.records())
     results = {
         **identity,
-        "environment": environment(),
+        "environment": environment() | ({"changes": changes} if changes else {}),
         "seconds": round(workdir.seconds(), 1),
         "comparisons": comparisons(records, pairs, metrics),
         "records": records,

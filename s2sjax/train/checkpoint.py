@@ -18,7 +18,6 @@ from typing import Any, TypeVar
 
 import jax
 import numpy as np
-from orbax.checkpoint import v1 as ocp
 
 from s2sjax.errors import UserError
 
@@ -88,6 +87,8 @@ def _seal(number: int, state: object) -> np.ndarray:
 
 def _attempt(directory: Path, action: Callable[[Any], Any], what: str, remedy: str) -> Any:
     """Do something with the checkpoints of a folder; a failure becomes a UserError of one line."""
+    from orbax.checkpoint import v1 as ocp  # here, because the import takes long
+
     keep: Any = {"preservation_policy": ocp.training.preservation_policies.LatestN(KEPT)}
     threads = set(threading.enumerate())
     with _quiet():

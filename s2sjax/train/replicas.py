@@ -9,6 +9,7 @@ do not (``experiments/speed.py`` times both).
 
 import math
 import os
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
@@ -19,6 +20,7 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from s2sjax.errors import UserError
 from s2sjax.train.step import Trainer
 
 T = TypeVar("T")
@@ -29,15 +31,41 @@ CPU_OPTIONS = {"xla_cpu_prefer_vector_width": "512"}
 """Instead of XLA's 256 bits: an update took 6 % less time on Zen 5. Last digits may differ."""
 
 
-def use_all_cores() -> None:
-    """Make a device of every CPU core, unless ``JAX_NUM_CPU_DEVICES`` is set; use float32.
+NUMERICS = {
+    "jax_default_matmul_precision": None,
+    "jax_enable_x64": False,
+    "jax_numpy_dtype_promotion": "standard",
+    "jax_random_seed_offset": 0,
+    "jax_threefry_partitionable": True,
+}
+"""Settings of JAX that decide numbers, with the values that results are made with."""
 
-    Call it before the first use of a device.
+
+def use_all_cores() -> None:
+    """Start JAX: a device of every CPU core, unless ``JAX_NUM_CPU_DEVICES`` is set; `NUMERICS`.
+
+    Devices that JAX has started before stay as they are. Raises UserError where it finds none.
     """
-    jax.config.update("jax_enable_x64", False)
-    if "JAX_NUM_CPU_DEVICES" not in os.environ:
-        usable = getattr(os, "sched_getaffinity", lambda _: range(os.cpu_count() or 1))  # no macOS
-        jax.config.update("jax_num_cpu_devices", len(usable(0)))
+    for name, value in NUMERICS.items():
+        jax.config.update(name, value)
+    usable = getattr(os, "sched_getaffinity", lambda _: range(os.cpu_count() or 1))  # no macOS
+    cores, asked = len(usable(0)), os.environ.get("JAX_NUM_CPU_DEVICES")
+    if asked is not None and int(asked) < 1:
+        raise UserError(f"JAX_NUM_CPU_DEVICES must be at least 1, not {asked}: unset it")
+    try:
+        if asked is None:
+            jax.config.update("jax_num_cpu_devices", cores)
+    except RuntimeError:  # JAX has started
+        if jax.default_backend() == "cpu" and jax.device_count() < cores:
+            few = f"JAX started before with {jax.device_count()} of {cores} CPU cores"
+            warnings.warn(f"{few}: for all, restart and call use_all_cores() first", stacklevel=2)
+    try:
+        jax.devices()
+    except (AssertionError, RuntimeError) as error:
+        why = str(error) or "it is not installed"  # an AssertionError says nothing
+        asked = jax.config.values["jax_platforms"] or "that it chose"
+        remedy = "unset JAX_PLATFORMS, or set it to cpu"
+        raise UserError(f"JAX cannot start the platform {asked} ({why}): {remedy}") from error
 
 
 def make_mesh(replicas: int) -> Mesh:

@@ -28,19 +28,22 @@ from s2sjax.errors import UserError
 from s2sjax.files import PARTIAL, read_json, write_atomically, write_json
 from s2sjax.report.results import Record
 from s2sjax.serial import differences
+from s2sjax.train.replicas import NUMERICS
 
 LOCK = ".lock"
 ELSEWHERE = "choose another --workdir, or delete that folder"
 
 
 def environment() -> dict[str, Any]:
-    """What a result depends on besides its config: versions and devices."""
-    packages = ("jax", "jaxlib", "flax", "numpy")
+    """What a result depends on besides its config: versions, devices, and unusual `NUMERICS`."""
+    packages, flags = ("jax", "jaxlib", "flax", "numpy"), ("XLA_FLAGS", "LIBTPU_INIT_ARGS")
     return {
         "python": platform.python_version(),
         **{name: version(name) for name in packages},
         "device_kind": jax.devices()[0].device_kind,
         "device_count": jax.device_count(),
+        **{name: os.environ[name] for name in flags if os.environ.get(name)},
+        **{n: v for n, usual in NUMERICS.items() if (v := getattr(jax.config, n)) != usual},
     }
 
 
@@ -68,6 +71,8 @@ class Workdir:
         self.path, self.checkpoints = path, path / "checkpoints"
         self.config_file, self.results_file = path / "config.json", path / "results.json"
         self.metrics_file, self.clock_file = path / "metrics.jsonl", path / "seconds.txt"
+        if {*"[\\"} & {*str(path.absolute())}:
+            raise UserError(f"{path.absolute()}: Orbax loads from no folder with [ or \\ in it")
         if path.exists() and not path.is_dir():
             raise UserError(f"{path} is a file: choose a folder as --workdir")
         started = {LOCK, self.checkpoints.name, self.config_file.name + PARTIAL}
