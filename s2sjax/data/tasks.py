@@ -18,7 +18,7 @@ __all__ = ["Addition", "Dates", "Pairs", "Sentences", "Task", "TaskConfig", "Toy
 class Task(Protocol):
     """A task; one of your own is a frozen dataclass with this as its base.
 
-    The defaults are those of pairs that no seed decides, as pairs from a file: all seeds share them.
+    The defaults are those of pairs that all seeds share, as pairs from a file.
     """
 
     questions: str = "questions"  # what they are, in words, such as "dates"
