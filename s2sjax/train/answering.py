@@ -75,11 +75,16 @@ class TrainedStack:
     def decode(
         self, rows: Mapping[str, Sequence[Row]], keys: Any, **settings: Any
     ) -> Iterator[tuple[int, str, Any]]:
-        """`Trainer.decode` of rows whose targets are a first symbol alone: see `run`."""
+        """`Trainer.decode` of rows whose targets are a first symbol alone: see `run`.
+
+        Nothing but text and its end is written, unlike in `evaluate`, which counts what models do.
+        """
+        never = {i for of in self.formatters.values() for i in of.target.silent_ids}
 
         def ask(examples: Examples, places: np.ndarray) -> Any:
             most = self._times_as_long(examples.source.shape[-1]) * (self.widths[-1][1] - 1)
-            program = self.programs("decode", max_decode_len=most, **settings)
+            own = {"max_decode_len": most, "never": tuple(sorted(never))}
+            program = self.programs("decode", **own, **settings)
             return program(self.on_devices, examples, keys[places])
 
         return self.run(rows, ask)

@@ -243,7 +243,6 @@ def _spelled(
         words = [target.symbols[i] for i in given] + [
             pieces[i] if token == target.unk_id else target.symbols[token]
             for token, i in zip(tokens, best, strict=True)
-            if token not in (target.pad_id, target.bos_id)
         ]
         answer = target.join(words[:: -1 if formatter.text.target_order == "reversed" else 1])
     ids = tuple(found.tokens[:shown].tolist())
