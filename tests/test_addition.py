@@ -3,6 +3,7 @@
 import hashlib
 import itertools
 import math
+import os
 import re
 from collections import Counter
 from collections.abc import Hashable
@@ -457,17 +458,19 @@ def test_what_is_no_text_is_refused_in_one_short_line(tmp_path, content):
 @pytest.mark.parametrize(
     ("make", "reason"),
     [
-        (lambda path: None, "No such file or directory"),
-        (lambda path: path.mkdir(), "Is a directory"),
-        (lambda path: path.symlink_to(path), "Too many levels of symbolic links"),
+        (lambda path: None, "cannot be read: No such file or directory"),
+        (lambda path: path.symlink_to(path), "cannot be read: Too many levels of symbolic links"),
+        (lambda path: path.mkdir(), "is no regular file: it is read more than once"),
+        (os.mkfifo, "is no regular file: it is read more than once"),
     ],
 )
 def test_a_file_that_cannot_be_read_is_refused(tmp_path, make, reason):
+    """Fault 26g."""
     path = tmp_path / "addition.txt"
     make(path)
     task = with_file(str(path))
     for attempt in (task.pinned, lambda: task.pairs(KEY)):
-        with refused(f"{path} cannot be read: {reason}"):
+        with refused(f"{path} {reason}"):
             attempt()
 
 

@@ -155,8 +155,8 @@ def test_what_is_no_utf_8_text_is_refused_with_its_line(tmp_path, content, line,
     [
         (lambda path: None, "cannot be read: No such file or directory"),
         (lambda path: path.symlink_to(path), "cannot be read: Too many levels of symbolic links"),
-        (lambda path: path.mkdir(), "is no regular file: pairs are read more than once"),
-        (os.mkfifo, "is no regular file: pairs are read more than once"),
+        (lambda path: path.mkdir(), "is no regular file: it is read more than once"),
+        (os.mkfifo, "is no regular file: it is read more than once"),
     ],
     ids=["none", "loop", "folder", "pipe"],
 )
