@@ -32,7 +32,7 @@ from s2sjax.cli import make_console, parse
 from s2sjax.errors import UserError
 from s2sjax.model.beam import Beam
 from s2sjax.model.decode import Greedy, Sampling
-from s2sjax.report.tables import NONE
+from s2sjax.report.tables import NONE, printable
 from s2sjax.train.progress import RIGHT, WRONG
 from s2sjax.train.replicas import use_all_cores
 from s2sjax.train.step import Policy
@@ -192,7 +192,7 @@ def tables(ask: Ask, trained: Trained, text: str) -> Iterator[Table]:
     answers = able.answer([text], ask.policy(), replace_unknown=ask.replace_unknown, seed=ask.draw)
     for right in dict.fromkeys(known.values()):
         title = " = ".join([text, *right[:1]])
-        table = Table(title=Text(title), title_justify="left")
+        table = Table(title=Text(printable(title)), title_justify="left")
         for header in ("arm", f"answer, seed {able.seeds[0]}", "", "symbols and probabilities"):
             table.add_column(header)
         table.add_column("seeds right", justify="right")
@@ -204,7 +204,7 @@ def tables(ask: Ask, trained: Trained, text: str) -> Iterator[Table]:
                 f"{formatter.target.show(i)} given" for r in right[:1] for i in formatter.given(r)
             ]
             row = cells(arm, best, marks, given)
-            table.add_row(*(Text(c) if isinstance(c, str) else c for c in row))  # no markup
+            table.add_row(*(Text(printable(c)) if isinstance(c, str) else c for c in row))
         yield table
 
 
@@ -247,7 +247,7 @@ def ask_models() -> None:
                 print(f"error: line {number:,}: {error}", file=sys.stderr)
         if ask.arm is not None and good:
             for row in rows(ask, trained, good):
-                print(row)
+                print(printable(row) if sys.stdout.isatty() else row)
             sys.stdout.flush()
         elif ask.arm is None:
             for table in (t for _, text in good if text for t in tables(ask, trained, text)):

@@ -31,6 +31,14 @@ def test_piped_output_is_a_line_for_the_first_epoch_and_for_each_with_scores():
     assert lines[2] == "epoch 6/6  forward 34.3 %  0 s left"
 
 
+def test_what_a_file_holds_is_shown_and_not_obeyed():
+    """Fault 26o."""
+    stream = io.StringIO()
+    with EpochProgress(Console(file=stream, width=100), 0, 1) as progress:
+        progress.show([("a\x1b[2Jb", "\x1b]0;title\x07", [("forward", "\u202eé\x9b", False)])])
+    assert stream.getvalue() == r"  a\x1b[2Jb = \x1b]0;title\x07    forward \u202eé\x9b ☒" + "\n"
+
+
 def test_a_terminal_gets_a_bar_with_the_time_left_and_colours():
     out = shown(terminal=True)
     assert "6/6" in out

@@ -13,6 +13,8 @@ from rich.progress import (
 )
 from rich.text import Text
 
+from s2sjax.report.tables import printable
+
 RIGHT, WRONG = "☑", "☒"
 
 
@@ -73,9 +75,9 @@ class EpochProgress:
     def show(self, rows: Iterable[tuple[str, str, Sequence[tuple[str, str, bool]]]]) -> None:
         """Print answered questions: (question, gold answer, [(arm, its answer, right), ...])."""
         for question, gold, answers in rows:
-            line = Text(f"  {question} = {gold}  ")
+            line = Text(printable(f"  {question} = {gold}  "))
             for arm, answer, right in answers:
-                line.append(f"  {arm} {answer} ")
+                line.append(printable(f"  {arm} {answer} "))
                 line.append(RIGHT if right else WRONG, style="bold green" if right else "bold red")
             self.console.print(line, soft_wrap=True)
 
