@@ -117,7 +117,7 @@ WAITING = """
 import sys
 from s2sjax.train import loop, progress
 loop.LOOK = 0.02  # several chunks an epoch
-def move(self, epochs):
+def move(self, epochs, compiled):
     print("moved", flush=True)
     sys.stdin.readline()
 progress.EpochProgress.move = move
