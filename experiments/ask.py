@@ -10,7 +10,8 @@ and, where the right answer is known, how many seeds are right. With ``--arm`` e
 answer on a line of its own, in order, as soon as the input pauses. With ``--n-best`` a row is LINE,
 SCORE, TEXT. ``--score`` reads SOURCE, tab, TARGET and gives the log probability of the target in
 nats and its number of symbols. A line that cannot be answered is reported on stderr, the others go
-on, and the exit code is 1. A run that still trains answers from its last checkpoint.
+on, and the exit code is 1; unknown symbols are named there, too, each once. A run that still trains
+answers from its last checkpoint.
 """
 
 from terminal import main
@@ -29,6 +30,7 @@ from rich.table import Table
 from rich.text import Text
 
 from s2sjax.cli import make_console, parse
+from s2sjax.data.vocab import visible
 from s2sjax.errors import UserError
 from s2sjax.model.beam import Beam
 from s2sjax.model.decode import Greedy, Sampling
@@ -42,6 +44,8 @@ PAUSE = 0.05
 """Seconds without a new line after which what was read is answered."""
 MOST = 4_096
 """Lines that are answered together."""
+MOST_NAMED = 20
+"""Unknown symbols that are named together."""
 
 
 @dataclass(frozen=True)
@@ -135,21 +139,39 @@ def text_of(line: bytes, trained: Trained, score: bool) -> str:
     if score:
         if text.count("\t") != 1:
             raise UserError("--score reads SOURCE, one tab, TARGET")
-        for formatter in trained.formatters.values():
-            source, _, target = text.partition("\t")
-            formatter.examples([(source, target)])  # refuses what the vocabulary lacks
+        source, _, target = text.partition("\t")
+        for arm, formatter in trained.formatters.items():
+            formatter.filled([trained.row(arm, source, target)])  # refuses what cannot be read
         return text
     text, errors = text.strip(), []
     if not text:
         return text
     for one in dict.fromkeys((text, "".join(text.split()))):  # '12 + 3' means '12+3'
-        for run in trained.arms.values():
+        for arm, run in trained.arms.items():
             try:
-                if run.task.sizes is None or run.task.answers(one):
+                known = one == text if run.task.sizes is None else run.task.answers(one)
+                if known and trained.row(arm, one):
                     return one
             except UserError as error:
                 errors.append(str(error))
     raise UserError("; or ".join(dict.fromkeys(errors)))
+
+
+def name_unknown(
+    ask: Ask, trained: Trained, lines: Sequence[tuple[int, str]], told: set[str]
+) -> None:
+    """Say on stderr which symbols of some lines no model knows, each once."""
+    new: dict[str, int] = {}
+    for number, text in lines:
+        for formatter in trained.formatters.values():
+            sides = text.split("\t") if ask.score else [text]
+            for side, vocabulary in zip(sides, (formatter.source, formatter.target), strict=False):
+                for piece in vocabulary.unknown(side):
+                    new.setdefault(piece, number)
+    if named := [f"{visible(s[:40])} (line {n:,})" for s, n in new.items() if s not in told]:
+        told |= {*new}
+        more = f" and {len(named) - MOST_NAMED:,} more" if len(named) > MOST_NAMED else ""
+        print(f"note: read as unknown: {', '.join(named[:MOST_NAMED])}{more}", file=sys.stderr)
 
 
 def rows(ask: Ask, trained: Trained, lines: Sequence[tuple[int, str]]) -> Iterator[str]:
@@ -235,7 +257,7 @@ def ask_models() -> None:
     if typed:
         console.print("Type a line and Enter; Ctrl-D ends.")
     given = [[text.encode("utf-8", "surrogateescape") for text in ask.texts]]
-    number = refused = 0
+    number, refused, told = 0, 0, set[str]()
     for chunk in given if ask.texts else read_lines():
         good: list[tuple[int, str]] = []
         for line in chunk:
@@ -245,6 +267,7 @@ def ask_models() -> None:
             except UserError as error:
                 refused += not typed
                 print(f"error: line {number:,}: {error}", file=sys.stderr)
+        name_unknown(ask, trained, good, told)
         if ask.arm is not None and good:
             for row in rows(ask, trained, good):
                 print(printable(row) if sys.stdout.isatty() else row)
