@@ -260,6 +260,13 @@ def test_seeds_share_leak_free_dev_and_test_questions_but_not_training_questions
         assert ours["test"] == draw(digits=3, dev=4_000)["test"]
 
 
+def test_seeds_share_many_training_questions_where_few_exist():
+    """Fault 28: as the help of `Addition.splits` says."""
+    drawn = [draw(seed, digits=2, train=3_000, dev=500, test=1_000)["train"] for seed in (0, 1)]
+    ours, theirs = ({frozenset(q.split("+")) for q in asked(train)} for train in drawn)
+    assert len(ours & theirs) / len(ours) == pytest.approx(0.85, abs=0.01)
+
+
 @pytest.mark.parametrize(
     ("settings", "seed"),
     [

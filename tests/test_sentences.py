@@ -319,6 +319,15 @@ def test_a_source_of_dev_or_test_is_asked_once_and_all_its_targets_are_right(tmp
         task.answers("lila")
 
 
+def test_right_answers_are_those_of_the_split_that_asks(tmp_path):
+    names = ("train", "dev", "test")
+    files = [tsv(tmp_path, [("rot", f"{n} 1"), ("rot", f"{n} 2")], f"{n}.tsv") for n in names]
+    task = Sentences(*files)
+    own = {split: task.corpus().answers[split]["rot"] for split in names}
+    assert own == {n: (f"{n} 1", f"{n} 2") for n in names}
+    assert task.answers("rot") == own["test"]  # of a person's question
+
+
 def test_streamed_splits_are_those_in_memory(tmp_path):
     path = tsv(tmp_path, [*many(300), ("no tab", "")])
     memory, streamed = (Sentences(path, stream=stream).corpus() for stream in (False, True))

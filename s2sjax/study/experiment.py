@@ -47,7 +47,7 @@ class Study:
     seeds: int = 10
     """Paired seeds: how often every arm is run. A finished workdir can be given more of them."""
     first_seed: int = 0
-    """Seeds count up from here. Another one repeats the study with new weights and questions."""
+    """Seeds count up from here. Another one means other weights and training questions."""
 
 
 @dataclass(frozen=True)
