@@ -377,6 +377,7 @@ def test_an_arm_or_seed_that_is_not_there_is_named(mixed, given, message):
         "",
         '{"stacks": [',
         "7",
+        "[]",
         "{}",
         {"stacks": 7},
         {"stacks": [7]},

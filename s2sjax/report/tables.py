@@ -27,11 +27,8 @@ MINUS = "−"  # as wide as a plus sign; no line is broken after it
 
 def printable(text: str) -> str:
     """A text whose control characters are visible escapes: a terminal obeys none of it."""
-    return re.sub(r"[^\n -~\xa0-\u2029\u202f-\u2065\u206a-\U0010ffff]", _escape, text)
-
-
-def _escape(found: re.Match[str]) -> str:
-    return repr(found[0])[1:-1]
+    odd = r"[^\n -~\xa0-\u2029\u202f-\u2065\u206a-\U0010ffff]"
+    return re.sub(odd, lambda found: repr(found[0])[1:-1], text)
 
 
 def as_markdown(text: str) -> str:

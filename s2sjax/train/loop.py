@@ -208,11 +208,10 @@ def _chunks(
             pace = seconds.get(number, 0.0)
             updates = min(max(1, int(LOOK / pace)) if pace else 1, end - first, most)
             started, compiles = time.monotonic(), number not in seconds
+            rows: Any = (on_device, *batches[number], first)
             if on_device is None:
-                gathered = _gathered(runs, bucket, *batches[number], first)
-                yield step, (*gathered, 0, updates), compiles
-            else:
-                yield step, (on_device, *batches[number], first, updates), compiles
+                rows = (*_gathered(runs, bucket, *batches[number], first), 0)
+            yield step, (*rows, updates), compiles
             seconds[number] = 0.0 if compiles else (time.monotonic() - started) / updates
             first += updates
 
