@@ -10,7 +10,8 @@ and, where the right answer is known, how many seeds are right. With ``--arm`` e
 answer on a line of its own, in order, as soon as the input pauses. With ``--n-best`` a row is LINE,
 SCORE, TEXT. ``--score`` reads SOURCE, tab, TARGET and gives the log probability of the target in
 nats and its number of symbols. A line that cannot be answered is reported on stderr, the others go
-on, and the exit code is 1. A run that still trains answers from its last checkpoint.
+on, and the exit code is 1; unknown symbols are named there, too, each once. A run that still trains
+answers from its last checkpoint.
 """
 
 from terminal import main
@@ -29,10 +30,11 @@ from rich.table import Table
 from rich.text import Text
 
 from s2sjax.cli import make_console, parse
+from s2sjax.data.vocab import visible
 from s2sjax.errors import UserError
 from s2sjax.model.beam import Beam
 from s2sjax.model.decode import Greedy, Sampling
-from s2sjax.report.tables import NONE
+from s2sjax.report.tables import NONE, printable
 from s2sjax.train.progress import RIGHT, WRONG
 from s2sjax.train.replicas import use_all_cores
 from s2sjax.train.step import Policy
@@ -42,6 +44,8 @@ PAUSE = 0.05
 """Seconds without a new line after which what was read is answered."""
 MOST = 4_096
 """Lines that are answered together."""
+MOST_NAMED = 20
+"""Unknown symbols that are named together."""
 
 
 @dataclass(frozen=True)
@@ -135,21 +139,39 @@ def text_of(line: bytes, trained: Trained, score: bool) -> str:
     if score:
         if text.count("\t") != 1:
             raise UserError("--score reads SOURCE, one tab, TARGET")
-        for formatter in trained.formatters.values():
-            source, _, target = text.partition("\t")
-            formatter.examples([(source, target)])  # refuses what the vocabulary lacks
+        source, _, target = text.partition("\t")
+        for arm, formatter in trained.formatters.items():
+            formatter.filled([trained.row(arm, source, target)])  # refuses what cannot be read
         return text
     text, errors = text.strip(), []
     if not text:
         return text
     for one in dict.fromkeys((text, "".join(text.split()))):  # '12 + 3' means '12+3'
-        for run in trained.arms.values():
+        for arm, run in trained.arms.items():
             try:
-                if run.task.sizes is None or run.task.answers(one):
+                known = one == text if run.task.sizes is None else run.task.answers(one)
+                if known and trained.row(arm, one):
                     return one
             except UserError as error:
                 errors.append(str(error))
     raise UserError("; or ".join(dict.fromkeys(errors)))
+
+
+def name_unknown(
+    ask: Ask, trained: Trained, lines: Sequence[tuple[int, str]], told: set[str]
+) -> None:
+    """Say on stderr which symbols of some lines no model knows, each once."""
+    new: dict[str, int] = {}
+    for number, text in lines:
+        for formatter in trained.formatters.values():
+            sides = text.split("\t") if ask.score else [text]
+            for side, vocabulary in zip(sides, (formatter.source, formatter.target), strict=False):
+                for piece in vocabulary.unknown(side):
+                    new.setdefault(piece, number)
+    if named := [f"{visible(s[:40])} (line {n:,})" for s, n in new.items() if s not in told]:
+        told |= {*new}
+        more = f" and {len(named) - MOST_NAMED:,} more" if len(named) > MOST_NAMED else ""
+        print(f"note: read as unknown: {', '.join(named[:MOST_NAMED])}{more}", file=sys.stderr)
 
 
 def rows(ask: Ask, trained: Trained, lines: Sequence[tuple[int, str]]) -> Iterator[str]:
@@ -192,7 +214,7 @@ def tables(ask: Ask, trained: Trained, text: str) -> Iterator[Table]:
     answers = able.answer([text], ask.policy(), replace_unknown=ask.replace_unknown, seed=ask.draw)
     for right in dict.fromkeys(known.values()):
         title = " = ".join([text, *right[:1]])
-        table = Table(title=Text(title), title_justify="left")
+        table = Table(title=Text(printable(title)), title_justify="left")
         for header in ("arm", f"answer, seed {able.seeds[0]}", "", "symbols and probabilities"):
             table.add_column(header)
         table.add_column("seeds right", justify="right")
@@ -204,7 +226,7 @@ def tables(ask: Ask, trained: Trained, text: str) -> Iterator[Table]:
                 f"{formatter.target.show(i)} given" for r in right[:1] for i in formatter.given(r)
             ]
             row = cells(arm, best, marks, given)
-            table.add_row(*(Text(c) if isinstance(c, str) else c for c in row))  # no markup
+            table.add_row(*(Text(printable(c)) if isinstance(c, str) else c for c in row))
         yield table
 
 
@@ -235,7 +257,7 @@ def ask_models() -> None:
     if typed:
         console.print("Type a line and Enter; Ctrl-D ends.")
     given = [[text.encode("utf-8", "surrogateescape") for text in ask.texts]]
-    number = refused = 0
+    number, refused, told = 0, 0, set[str]()
     for chunk in given if ask.texts else read_lines():
         good: list[tuple[int, str]] = []
         for line in chunk:
@@ -245,9 +267,10 @@ def ask_models() -> None:
             except UserError as error:
                 refused += not typed
                 print(f"error: line {number:,}: {error}", file=sys.stderr)
+        name_unknown(ask, trained, good, told)
         if ask.arm is not None and good:
             for row in rows(ask, trained, good):
-                print(row)
+                print(printable(row) if sys.stdout.isatty() else row)
             sys.stdout.flush()
         elif ask.arm is None:
             for table in (t for _, text in good if text for t in tables(ask, trained, text)):

@@ -15,7 +15,9 @@ PARTIAL = ".partial"
 
 @contextmanager
 def reading(path: Path | str) -> Iterator[None]:
-    """Turn an OSError while reading `path` into a UserError."""
+    """Turn an OSError while reading `path` into a UserError; refuse what can be read only once."""
+    if Path(path).exists() and not Path(path).is_file():
+        raise UserError(f"{path} is no regular file: it is read more than once")
     try:
         yield
     except OSError as error:

@@ -3,6 +3,7 @@
 import hashlib
 import itertools
 import math
+import os
 import re
 from collections import Counter
 from collections.abc import Hashable
@@ -259,6 +260,13 @@ def test_seeds_share_leak_free_dev_and_test_questions_but_not_training_questions
         assert ours["test"] == draw(digits=3, dev=4_000)["test"]
 
 
+def test_seeds_share_many_training_questions_where_few_exist():
+    """Fault 28: as the help of `Addition.splits` says."""
+    drawn = [draw(seed, digits=2, train=3_000, dev=500, test=1_000)["train"] for seed in (0, 1)]
+    ours, theirs = ({frozenset(q.split("+")) for q in asked(train)} for train in drawn)
+    assert len(ours & theirs) / len(ours) == pytest.approx(0.85, abs=0.01)
+
+
 @pytest.mark.parametrize(
     ("settings", "seed"),
     [
@@ -457,17 +465,19 @@ def test_what_is_no_text_is_refused_in_one_short_line(tmp_path, content):
 @pytest.mark.parametrize(
     ("make", "reason"),
     [
-        (lambda path: None, "No such file or directory"),
-        (lambda path: path.mkdir(), "Is a directory"),
-        (lambda path: path.symlink_to(path), "Too many levels of symbolic links"),
+        (lambda path: None, "cannot be read: No such file or directory"),
+        (lambda path: path.symlink_to(path), "cannot be read: Too many levels of symbolic links"),
+        (lambda path: path.mkdir(), "is no regular file: it is read more than once"),
+        (os.mkfifo, "is no regular file: it is read more than once"),
     ],
 )
 def test_a_file_that_cannot_be_read_is_refused(tmp_path, make, reason):
+    """Fault 26g."""
     path = tmp_path / "addition.txt"
     make(path)
     task = with_file(str(path))
     for attempt in (task.pinned, lambda: task.pairs(KEY)):
-        with refused(f"{path} cannot be read: {reason}"):
+        with refused(f"{path} {reason}"):
             attempt()
 
 

@@ -81,12 +81,43 @@ def test_lines_are_answered_in_their_order_and_a_bad_one_alone_is_refused(
 
 def test_n_best_rows_carry_their_line_and_score(monkeypatch, capsys, sentences):
     arguments = (sentences, "--arm", "forward", "--beam", 3, "--n-best", 2, "--ensemble")
-    out, err, code = asked(monkeypatch, capsys, *arguments, lines=b"w1 v1 u\n\nnever read\n")
+    out, err, code = asked(monkeypatch, capsys, *arguments, lines=b"w1 v1 u\n\nw2 u\n")
     rows = [line.split("\t") for line in out.splitlines()]
     assert [row[0] for row in rows] == sorted(row[0] for row in rows)
     assert {row[0] for row in rows} == {"1", "2", "3"}
     assert all(float(row[1]) <= 0 for row in rows)
     assert (err, code) == ("", 0)
+
+
+def test_a_line_that_is_too_long_is_refused_and_unknown_symbols_are_named_once(
+    monkeypatch, capsys, sentences
+):
+    """Faults 13, 15 and 17a."""
+    lines = b"w1 new\n" + b"w1 " * 1_000 + b"\nnew w2 \xc3\xa9\n\xff\nw3 new\n"
+    out, err, code = asked(monkeypatch, capsys, sentences, "--arm", "forward", lines=lines)
+    trained = Trained.load(sentences, seeds=[0])
+    wanted = [
+        best[0].text for best in trained.answer(["w1 new", "new w2 é", "w3 new"])["forward"][0]
+    ]
+    assert out.splitlines() == wanted
+    refused, bad, note = err.splitlines()
+    assert refused.startswith(
+        "error: line 2: a source of 1,001 symbols is too long: this run takes"
+    )
+    assert bad.startswith("error: line 4: no UTF-8 text")
+    assert note == "note: read as unknown: new (line 1), é (line 3)"
+    assert code == 1
+
+
+def test_draws_depend_on_the_number_of_a_line_and_not_on_what_came_with_it(
+    monkeypatch, capsys, sentences
+):
+    arguments = (sentences, "--arm", "forward", "--temperature", 5)
+    lines = b"w1 v1 u\n" * 8
+    together, _, _ = asked(monkeypatch, capsys, *arguments, lines=lines)
+    monkeypatch.setattr(ask, "MOST", 3)
+    assert asked(monkeypatch, capsys, *arguments, lines=lines)[0] == together
+    assert len({*together.splitlines()}) > 3
 
 
 def test_given_pairs_are_scored(monkeypatch, capsys, sentences):
@@ -103,9 +134,11 @@ def test_given_pairs_are_scored(monkeypatch, capsys, sentences):
 
 
 def test_a_sentence_without_a_known_answer_is_answered_all_the_same(monkeypatch, capsys, sentences):
-    out, err, code = asked(monkeypatch, capsys, sentences, "w1 never [/] seen")
-    assert "w1 never [/] seen" in out
-    assert (err, code) == ("", 0)
+    out, err, code = asked(monkeypatch, capsys, sentences, "w1 never [/] \x1b[2J seen")
+    assert "w1 never [/] \\x1b[2J seen" in out
+    assert "\x1b" not in out + err
+    assert "read as unknown: never (line 1), [ (line 1)" in err
+    assert (err.count("\n"), code) == (1, 0)
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from s2sjax.config import Model
 from s2sjax.errors import UserError
+from s2sjax.model.beam import Beam, beam_search
 from s2sjax.model.decode import Greedy, Sampling, argmax, decode
 from s2sjax.model.seq2seq import Seq2Seq
 
@@ -39,6 +40,25 @@ def compiled(policy, step, state, start, keys):
 
 def run(state=STATE, start=START, keys=KEYS, policy=Greedy(), step=step):
     return compiled(policy, step, state, start, keys)
+
+
+@pytest.mark.parametrize("policy", [*POLICIES, Beam(3, 0.5)], ids=str)
+def test_what_is_never_written_keeps_its_probability(policy):
+    """The log probabilities are the model's; of what is written they are lower than its share."""
+    never = int(np.bincount(np.ravel(run().tokens)).argmax())
+    never = never if never != EOS else (EOS + 1) % VOCAB
+    own = {"eos_id": EOS, "max_decode_len": LENGTH, "never": (never,)}
+    if isinstance(policy, Beam):
+        found = jax.jit(partial(beam_search, step, beam=policy, **own))(STATE, START)
+        tokens, log_probs = found.tokens[:, 0], found.log_probs[:, 0]
+    else:
+        drawing = partial(decode, step, policy=policy, keys=KEYS, **own)
+        tokens, log_probs, _ = jax.jit(drawing)(STATE, START)
+    assert not (tokens == never).any()
+    for row in range(BATCH):
+        forced = partial(lambda own, logits, time: own[time], np.asarray(tokens)[row].tolist())
+        wanted = plain_loop(int(STATE[row]), int(START[row]), forced)[1]
+        np.testing.assert_allclose(log_probs[row, : len(wanted)], wanted, atol=1e-4)
 
 
 def log_softmax(logits):

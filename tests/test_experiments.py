@@ -118,7 +118,7 @@ WAITING = """
 import sys
 from s2sjax.train import loop, progress
 loop.LOOK = 0.02  # several chunks an epoch
-def move(self, epochs):
+def move(self, epochs, compiled):
     print("moved", flush=True)
     sys.stdin.readline()
 progress.EpochProgress.move = move
@@ -345,6 +345,19 @@ def test_translation_writes_the_numbers_of_smoke_and_compares_both_orders(monkey
     with pytest.raises(UserError, match="holds something else: move it"):
         experiment.prepare("smoke", study)
     assert path.read_text() == "mine\tyours\n"
+
+
+def test_short_targets_are_reported_by_exact_match_which_bleu_says_nothing_about(tmp_path):
+    """Fault 17c."""
+    path, experiment = tmp_path / "pairs.tsv", translation.EXPERIMENT
+    for target, short in (("t{}", True), ("a t{} b", True), ("a b c t{}", False)):
+        path.write_text("".join(f"s{i}\t{target.format(i)}\n" for i in range(200)))
+        run = replace(translation.SMOKE, task=translation.Sentences(str(path)))
+        suited = experiment.suited(run)
+        assert (suited is experiment) == (not short)
+    suited = experiment.suited(replace(run, text=replace(run.text, target_unit="characters")))
+    assert suited is experiment
+    assert experiment.suited(reverse_vs_forward.SMOKE) is experiment
 
 
 @pytest.mark.slow

@@ -35,7 +35,7 @@ def start(kind):
     return stack_of(kind), begin(kind)
 
 
-def nothing(_):
+def nothing(*_):
     pass
 
 
@@ -176,7 +176,7 @@ def test_more_epochs_in_a_finished_folder_are_a_longer_run_from_the_start(whole,
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_saves_and_ends_the_training(tmp_path, monkeypatch, number):
     monkeypatch.setattr(loop, "LOOK", 0.0)
-    send = lambda epochs: epochs == 1.5 and os.kill(os.getpid(), number)
+    send = lambda epochs, compiled: epochs == 1.5 and os.kill(os.getpid(), number)
     match = r"^stopped after update 6 of 12 \(epoch 2\) and saved; the same command goes on"
     with stop_requests() as stop, pytest.raises(Interrupted, match=match) as caught:
         train("sums", tmp_path, stop, on_updates=send)

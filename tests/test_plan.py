@@ -87,6 +87,6 @@ def test_what_was_read_from_files(tmp_path):
         == f"{len(formatter.source)} and {len(formatter.target)}"
     )
     assert table["unknown symbols of dev"] == "33.3% and 0.0%"  # q, of a, q and the end
-    assert table["pairs that are too long, left out"] == "1"
+    assert table["too long, left out of these"] == "1, 0, 0"
     assert "1 of 7 lines skipped" in table["train"]
     assert pairs_table(Ablation({"arm": NOTEBOOK}, 1, 0)) is None

@@ -129,6 +129,27 @@ def test_markdown_is_aligned_and_parsable():
     assert table.markdown(heading=True).startswith("### T\n\n| arm ")
 
 
+def test_what_a_file_holds_is_neither_a_terminals_command_nor_html():
+    """Fault 26o."""
+    cells = (
+        "\x1b[2Ja\u202e\x9b",
+        "<img src=x>&amp;",
+        "![](http://a.b)",
+        "été雪\u200d \u2066",
+    )
+    table = Table("T", ("a\x07", "b", "c", "d"), (cells,))
+    assert parse(table.markdown())[1] == [
+        r"\x1b[2Ja\u202e\x9b",
+        "&lt;img src=x>&amp;amp;",
+        r"![]\(http://a.b)",
+        "été雪\u200d \\u2066",
+    ]
+    shown = terminal(table)
+    assert r"\x1b[2Ja\u202e\x9b" in shown
+    assert r"a\x07" in shown
+    assert "<img src=x>&amp;" in shown
+
+
 def test_columns_of_numbers_stand_on_the_right_and_words_on_the_left():
     table = Table(
         "T", ("a", "b", "c", "d"), (("1", "x", "–", ""), ("+2", "3", "65.1 % [1, 2]", "4"))

@@ -155,8 +155,8 @@ def test_what_is_no_utf_8_text_is_refused_with_its_line(tmp_path, content, line,
     [
         (lambda path: None, "cannot be read: No such file or directory"),
         (lambda path: path.symlink_to(path), "cannot be read: Too many levels of symbolic links"),
-        (lambda path: path.mkdir(), "is no regular file: pairs are read more than once"),
-        (os.mkfifo, "is no regular file: pairs are read more than once"),
+        (lambda path: path.mkdir(), "is no regular file: it is read more than once"),
+        (os.mkfifo, "is no regular file: it is read more than once"),
     ],
     ids=["none", "loop", "folder", "pipe"],
 )
@@ -317,6 +317,15 @@ def test_a_source_of_dev_or_test_is_asked_once_and_all_its_targets_are_right(tmp
     }
     with refused("'lila' is no source of this run's files"):
         task.answers("lila")
+
+
+def test_right_answers_are_those_of_the_split_that_asks(tmp_path):
+    names = ("train", "dev", "test")
+    files = [tsv(tmp_path, [("rot", f"{n} 1"), ("rot", f"{n} 2")], f"{n}.tsv") for n in names]
+    task = Sentences(*files)
+    own = {split: task.corpus().answers[split]["rot"] for split in names}
+    assert own == {n: (f"{n} 1", f"{n} 2") for n in names}
+    assert task.answers("rot") == own["test"]  # of a person's question
 
 
 def test_streamed_splits_are_those_in_memory(tmp_path):

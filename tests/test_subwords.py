@@ -5,6 +5,7 @@ import os
 import random
 import re
 import sys
+import unicodedata
 from collections import Counter
 
 import pytest
@@ -123,7 +124,8 @@ some = st.text(st.sampled_from("a group men.<>unkeos \n\t\0é雪\u0301\u2028"))
 @given(text=anything | some)
 def test_every_text_is_restored_to_the_letter(vocab, text):
     ids = vocab.encode(text)
-    assert vocab.decode(ids) == text
+    assert vocab.decode(ids) == unicodedata.normalize("NFC", text)
+    assert vocab.encode(unicodedata.normalize("NFD", text)) == ids  # fault 14
     assert [vocab.symbols[i] for i in ids] == vocab.pieces(text)
     assert all(4 <= i < len(vocab) for i in ids)
 

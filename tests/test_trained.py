@@ -18,7 +18,7 @@ from s2sjax.data.rows import Formatter
 from s2sjax.data.words import Rules, WordVocabulary
 from s2sjax.errors import UserError
 from s2sjax.model.beam import Beam, Beams
-from s2sjax.model.decode import Sampling
+from s2sjax.model.decode import Greedy, Sampling
 from s2sjax.model.dropout import Rates
 from s2sjax.study.ablation import Ablation
 from s2sjax.train import checkpoint
@@ -102,15 +102,30 @@ def test_answers_are_those_that_were_scored_at_the_end_of_the_training(saved, ki
     texts = [source for source, _ in test[0].pairs]
     answers = first(trained.answer(texts))
     assert len({a.text for a in answers.values()}) > 5
+    compared = 0
     for arm in own.arms:
         np.testing.assert_array_equal(decoded[arm].answers, at_the_end.answers[own.of(arm)])
         np.testing.assert_array_equal(decoded[arm].right, at_the_end.right[own.of(arm)])
         for seed in range(2):
             for n, (_, gold) in enumerate(test[0].pairs):
                 answer, tokens = answers[arm, seed, n], decoded[arm].answers[seed, n]
+                if {*tokens.tolist()} & {*own.formatter(arm).target.silent_ids}:
+                    continue  # never written in an answer
+                compared += 1
                 assert answer.text == own.formatter(arm).read(tokens)
                 assert answer.ids == tuple(tokens[: len(answer.ids)].tolist())
                 assert trained.is_right(arm, answer, [gold]) == decoded[arm].right[seed, n]
+    assert compared > 5
+
+
+@pytest.mark.parametrize("policy", [Greedy(), Sampling(3.0), Beam(3, 1.0)])
+def test_answers_are_text_and_its_end_and_nothing_else(saved, policy):
+    """Fault 10: neither padding nor a start symbol is written, however likely."""
+    _, trained, _ = saved("sentences")
+    for seeds in trained.answer(TEXTS, policy).values():
+        for answer in (one for texts in seeds for several in texts for one in several):
+            assert not {"<pad>", "<bos>"} & {*answer.symbols}
+            assert np.isfinite(answer.score)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -228,7 +243,7 @@ def test_an_ensemble_writes_the_symbol_with_the_greatest_mean_probability(saved)
             while len(ids) < most and (not ids or ids[-1] != 2):
                 target = np.array([[1, *ids, *[0] * (most - 1 - len(ids))]], np.int32)
                 mean = np.mean([next_symbols(p, source, target)[0, len(ids)] for p in members], 0)
-                ids.append(int(mean.argmax()))
+                ids.append(2 + int(mean[2:].argmax()))  # neither pad nor bos
                 log_prob += float(np.log(mean[ids[-1]]))
             (answer,) = found[arm][0][n]
             assert answer.ids == tuple(ids)
@@ -338,7 +353,7 @@ def test_an_unfinished_run_has_the_models_of_its_last_checkpoint(saved, tmp_path
 def test_loading_and_answering_need_no_data_files(saved, monkeypatch):
     folder, trained, _ = saved("sentences")
     wanted = first(trained.answer(TEXTS))
-    monkeypatch.setattr(sentences_module, "corpus", None)
+    monkeypatch.setattr(sentences_module, "read_corpus", None)
     loaded = Trained.load(folder)
     assert loaded.formatters == trained.formatters
     alike(first(loaded.answer(TEXTS)), wanted)
@@ -362,6 +377,7 @@ def test_an_arm_or_seed_that_is_not_there_is_named(mixed, given, message):
         "",
         '{"stacks": [',
         "7",
+        "[]",
         "{}",
         {"stacks": 7},
         {"stacks": [7]},

@@ -49,7 +49,8 @@ class Addition:
     splits: Literal["independent", "leak_free"] = "leak_free"
     """independent: each seed draws all its questions, with replacement (as in the notebook).
     leak_free: no question occurs twice, nor with its operands swapped; all seeds share dev and
-    test, each seed draws its training questions."""
+    test, each seed draws its training questions. Where few questions exist, seeds draw many of the
+    same: of 3,000 sums of two digits two seeds share 85 %."""
     file: Annotated[str | None, tyro.conf.arg(aliases=["--data"])] = None
     """File of training and test questions, lines QUESTION_ANSWER, such as Saitoh's addition.txt,
     split as he does, the same for every seed. Dev questions are drawn, none of them in the file.

@@ -6,6 +6,7 @@ expression cuts texts into words; no merge crosses a cut. The package `tokenizer
 
 import json
 import os
+import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
@@ -33,7 +34,8 @@ def _tokenizer(ids: dict[str, int], merges: list[tuple[str, str]]) -> Any:
 
 
 def _prefixed(text: str) -> str:
-    """A text with a blank before it."""
+    """A text in Unicode's composed form (NFC), with a blank before it."""
+    text = unicodedata.normalize("NFC", text)
     try:
         text.encode()
     except UnicodeEncodeError as error:
@@ -49,9 +51,9 @@ def _bytes(pieces: Iterable[str]) -> bytes:
 class SubwordVocabulary(Vocabulary):
     """The four special symbols, the 256 bytes, then what the merges make.
 
-    Nothing is unknown: ``decode(encode(text)) == text``. `encode` puts a blank before the text, so
-    that its first word has the ids that it has elsewhere; `decode` removes it, and writes "\ufffd"
-    for bytes that are no UTF-8.
+    Nothing is unknown: ``decode(encode(text))`` is the text in composed form. `encode` puts a blank
+    before it, so that its first word has the ids that it has elsewhere; `decode` removes it, and
+    writes "\ufffd" for bytes that are no UTF-8.
     """
 
     merges: tuple[tuple[str, str], ...]

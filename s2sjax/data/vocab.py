@@ -73,21 +73,30 @@ class Vocabulary(ABC):
         """Id of an unknown piece; `NO_SYMBOL` where unknown pieces are refused."""
         return self.specials.index(UNK) if UNK in self.specials else NO_SYMBOL
 
+    @property
+    def silent_ids(self) -> tuple[int, ...]:
+        """Ids that stand for no text: pad and bos."""
+        return tuple(i for i, s in enumerate(self.specials) if s in (PAD, BOS))
+
     def encode(self, text: str) -> list[int]:
         """Ids of the pieces of `text`; UserError for an unknown one where there is no unk."""
-        known, pieces = self._ids, self.pieces(text)
-        ids = [known.get(piece, self.unk_id) for piece in pieces]
+        known = self._ids
+        ids = [known.get(piece, self.unk_id) for piece in self.pieces(text)]
         if NO_SYMBOL in ids:
-            unknown = "".join(dict.fromkeys(piece for piece in pieces if piece not in known))
+            unknown = "".join(self.unknown(text))
             raise UserError(
                 f"{text!r} has characters outside the vocabulary: {unknown!r}; "
                 f"it holds {''.join(known)!r}"
             )
         return ids
 
+    def unknown(self, text: str) -> list[str]:
+        """The pieces of a text without an id of their own, each once."""
+        return [piece for piece in dict.fromkeys(self.pieces(text)) if piece not in self._ids]
+
     def decode(self, ids: Iterable[SupportsIndex]) -> str:
         """Text up to the first end symbol; pad, bos and `NO_SYMBOL` are left out."""
-        silent = {NO_SYMBOL, *(i for i, s in enumerate(self.specials) if s in (PAD, BOS))}
+        silent = {NO_SYMBOL, *self.silent_ids}
         kept = (i for i in map(int, ids) if i not in silent)
         return self.join(self.symbols[i] for i in takewhile(lambda i: i != self.eos_id, kept))
 

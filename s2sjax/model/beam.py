@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from s2sjax.errors import UserError, check_range
-from s2sjax.model.decode import Collect, Step
+from s2sjax.model.decode import Collect, Step, without
 
 
 @dataclass(frozen=True)
@@ -65,6 +65,7 @@ def beam_search(
     beam: Beam,
     eos_id: int,
     max_decode_len: int,
+    never: tuple[int, ...] = (),
     collect: Collect = lambda carry: None,
 ) -> Beams:
     """Search until no row can find a better sequence; arguments as in `decode`.
@@ -90,7 +91,8 @@ def beam_search(
         time, carry, going, ended = loop
         last = jnp.where(time == 0, first, going.tokens[:, :, time - 1])
         carry, logits = step(carry, last.reshape(-1))
-        log_probs = split_rows(jax.nn.log_softmax(logits.astype(jnp.float32)))
+        log_probs = without(jax.nn.log_softmax(logits.astype(jnp.float32)), never)
+        log_probs = split_rows(log_probs)
         totals = (going.scores[..., None] + log_probs).reshape(batch, -1)
         total, best = jax.lax.top_k(totals, 2 * size)
         parent, token = best // logits.shape[-1], best % logits.shape[-1]

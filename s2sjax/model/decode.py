@@ -27,6 +27,11 @@ def argmax(logits: Float[Array, "*n vocab"]) -> Int[Array, "*n"]:
     return jnp.argmax(logits, axis=-1).astype(jnp.int32)
 
 
+def without(logits: Float[Array, "*n vocab"], never: tuple[int, ...]) -> Float[Array, "*n vocab"]:
+    """Minus infinity for symbols that are never written."""
+    return logits.at[..., jnp.array(never)].set(-jnp.inf) if never else logits
+
+
 @dataclass(frozen=True)
 class Greedy:
     """Always the likeliest symbol."""
@@ -93,12 +98,14 @@ def decode(
     policy: Policy,
     eos_id: int,
     max_decode_len: int,
+    never: tuple[int, ...] = (),
     keys: Key[Array, " batch"],
     collect: Collect = lambda carry: None,
 ) -> Decoded:
     """Decode until every row has ended or has `max_decode_len` symbols, the end symbol included.
 
-    `carry` has the batch axis first; `start` is the first symbol that each row reads.
+    `carry` has the batch axis first; `start` is the first symbol that each row reads. Symbols that
+    are `never` written keep their share of the probability.
     """
     shape = (start.shape[0], max_decode_len)
     blank = Decoded(
@@ -115,7 +122,7 @@ def decode(
         time, carry, token, done, decoded = loop
         carry, logits = step(carry, token)
         step_keys = jax.vmap(jax.random.fold_in, (0, None))(keys, time)
-        token = jnp.where(done, eos_id, jax.vmap(policy.choose)(logits, step_keys))
+        token = jnp.where(done, eos_id, jax.vmap(policy.choose)(without(logits, never), step_keys))
         log_probs = jax.nn.log_softmax(logits.astype(jnp.float32))
         log_prob = jnp.take_along_axis(log_probs, token[:, None], axis=1)[:, 0]
 

@@ -25,6 +25,18 @@ NONE = "–"  # a cell without a number
 MINUS = "−"  # as wide as a plus sign; no line is broken after it
 
 
+def printable(text: str) -> str:
+    """A text whose control characters are visible escapes: a terminal obeys none of it."""
+    odd = r"[^\n -~\xa0-\u2029\u202f-\u2065\u206a-\U0010ffff]"
+    return re.sub(odd, lambda found: repr(found[0])[1:-1], text)
+
+
+def as_markdown(text: str) -> str:
+    """A text in one line of Markdown, in which it is no HTML, no link and no picture."""
+    text = printable(" ".join(text.split())).replace("&", "&amp;").replace("<", "&lt;")
+    return text.replace("](", "]\\(").replace("|", "\\|")
+
+
 class Unit(NamedTuple):
     """How a metric is shown."""
 
@@ -134,10 +146,7 @@ class Table:
 
     def markdown(self, *, heading: bool = False) -> str:
         """A pipe table (GitHub's Markdown) with aligned columns; `heading` puts its title above."""
-        lines = [
-            [" ".join(cell.split()).replace("|", "\\|") for cell in row]
-            for row in (self.headers, *self.rows)
-        ]
+        lines = [[as_markdown(cell) for cell in row] for row in (self.headers, *self.rows)]
         columns = []
         for column, numeric in zip(zip(*lines, strict=True), self._numeric(), strict=True):
             width = max(3, *map(len, column))
@@ -155,9 +164,9 @@ class Table:
         for i, (header, numeric) in enumerate(zip(self.headers, self._numeric(), strict=True)):
             words = " ".join([header, *(row[i] for row in self.rows)]).split()
             side, width = "right" if numeric else "left", max(map(len, words), default=0)
-            table.add_column(Text(header), justify=side, min_width=width)
+            table.add_column(Text(printable(header)), justify=side, min_width=width)
         for row in self.rows:
-            table.add_row(*map(Text, row))
+            table.add_row(*(Text(printable(cell)) for cell in row))
         note = [Text(f"{self.note}\n")] if self.note else []
         return Group(Text(self.title, style="bold"), table, *note)
 
@@ -277,7 +286,7 @@ def write_report(path: Path, sections: Iterable[str | Table | Picture]) -> None:
             parts.append(section.markdown(heading=True))
         elif isinstance(section, Picture):
             link = Path(os.path.relpath(section.path, path.parent)).as_posix()
-            parts.append(f"![{section.caption}]({quote(link)})")
+            parts.append(f"![{as_markdown(section.caption)}]({quote(link)})")
         else:
             parts.append(section.strip("\n"))
     write_atomically(path, "\n\n".join(parts) + "\n")

@@ -1,7 +1,8 @@
 """Arms x seeds to programs, records and paired comparisons.
 
 Arms of the same structure and shapes share a program (`group`). Programs run one after another. A
-seed means the same in all of them.
+seed means the same questions and order of batches in all of them, and the same initial weights
+where shapes agree.
 """
 
 import time

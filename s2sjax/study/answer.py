@@ -74,7 +74,7 @@ def compute_table(held: Mapping[str, Results]) -> Table:
 def first_questions(results: Results) -> list[tuple[str, str]]:
     """The test questions of the first arm and seed."""
     group = next(iter(Ablation.from_config(results["config"]).groups.values()))
-    return [*group.pairs(next(iter(group.arms)))[0]["test"]]
+    return [*group.rows("test")[0].pairs]
 
 
 def shares_by_length(results: Results, arm: str) -> dict[int, list[float]]:

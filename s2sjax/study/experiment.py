@@ -7,6 +7,7 @@ more to show overrides `headline`, `tables`, `draw` or `draw_main_figure`.
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from statistics import median
 from typing import Annotated, Literal
 
 import tyro
@@ -46,7 +47,7 @@ class Study:
     seeds: int = 10
     """Paired seeds: how often every arm is run. A finished workdir can be given more of them."""
     first_seed: int = 0
-    """Seeds count up from here. Another one repeats the study with new weights and questions."""
+    """Seeds count up from here. Another one means other weights and training questions."""
 
 
 @dataclass(frozen=True)
@@ -96,6 +97,26 @@ class Experiment:
         study = self.presets[preset][1] if study is None else study
         study = replace(study, run=study.run.pinned())
         return Ablation(self.arms(preset, study), study.seeds, study.first_seed)
+
+    def suited(self, run: Run) -> "Experiment":
+        """The same, about exact match where BLEU, of four words in a row, has little to count.
+
+        That is where most targets have fewer than four words.
+        """
+        if self.primary != "BLEU" or not isinstance(run.task, Sentences):
+            return self
+        targets = (target for _, target in run.task.corpus().splits["test"])
+        if median(len(run.formatter.reference(target).split()) for target in targets) >= 4:
+            return self
+        leading = {"exact": EXACT_MATCH, "symbol errors": "symbol_error_rate"}
+        return replace(
+            self,
+            primary=EXACT_MATCH,
+            meaning=Experiment.meaning,
+            metrics=[*dict.fromkeys((*leading.values(), *self.metrics))],
+            scores=leading | dict(self.scores),
+            predictions=lambda _: {},  # which are about BLEU
+        )
 
     def figures(self, results: Results) -> list[claims.Published]:
         """The published figures to compare results with: none if an arm was changed."""
@@ -213,10 +234,11 @@ class Experiment:
                 for table in (pairs_table, parameter_table, plan_table, program_table):
                     if (made := table(ablation)) is not None:
                         console.print(made.rich())
-                compared = self.metrics, self.pairs(preset)
+                suited = self.suited(ablation.run)
+                compared = suited.metrics, self.pairs(preset)
                 results = run(self.name, preset, ablation, workdir, console, *compared, stop)
                 console.print("drawing ...")
-                self.write_report(results, folder, console)
+                suited.write_report(results, folder, console)
 
     def write_report(self, results: Results, folder: Path, console: Console) -> None:
         """Write the report and its pictures, and print it."""

@@ -2,7 +2,8 @@
 
 Such arms differ only in data (source order, side of the padding, operator) or in a traced number
 (the learning rate, a chance to drop). They are replicas of one program, and so are their seeds:
-seed i has the same initial weights, questions and order of batches in every arm.
+seed i has the same initial weights, questions and order of batches in every arm. Arms of several
+programs have the same weights only where their shapes agree.
 """
 
 from collections.abc import Iterable, Mapping

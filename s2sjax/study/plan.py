@@ -77,7 +77,8 @@ def pairs_table(ablation: Ablation) -> Table | None:
     if not isinstance(run.task, Sentences):
         return None
     formatter, schedule = run.formatter, make_schedule(run)
-    train, dev = (rows_of(run.task, run.text, 0, split) for split in ("train", "dev"))
+    splits = [rows_of(run.task, run.text, 0, split) for split in ("train", "dev", "test")]
+    train, dev, _ = splits
     mean, padding_fraction = train.lengths.mean(axis=0), schedule.padding_fraction
     sides = zip(dev.examples, (formatter.source, formatter.target), dev.lengths.T, strict=True)
     unknown = [(ids == of.unk_id).sum() / max(int(lengths.sum()), 1) for ids, of, lengths in sides]
@@ -86,8 +87,8 @@ def pairs_table(ablation: Ablation) -> Table | None:
     sizes = ", ".join(f"{n:,}" for n in rows_sizes(run).values())
     rows = (
         *run.task.corpus().notes.items(),
-        ("pairs that are too long, left out", f"{train.left_out:,}"),
         ("pairs to train on, of dev and of test", sizes),
+        ("too long, left out of these", ", ".join(f"{split.left_out:,}" for split in splits)),
         (f"vocabularies: {units}", f"{len(formatter.source):,} and {len(formatter.target):,}"),
         ("unknown symbols of dev", f"{unknown[0]:.1%} and {unknown[1]:.1%}"),
         ("a mean row, start and end included", f"{mean[0]:.1f} and {mean[1]:.1f}"),

@@ -149,15 +149,15 @@ class Observer:
         self.progress.advance(done.epoch, self._scores(evaluation, records))
 
     def _scores(self, evaluation: Evaluation, records: Sequence[Record]) -> str:
-        """Mean scores of every arm: next symbols right, and whole answers right or BLEU."""
+        """Mean scores of every arm: next symbols right, whole answers right, and BLEU."""
         parts = []
         for arm in self.group.arms:
             rows = self.group.of(arm)
             counts = (evaluation.counts[name] for name in ("teacher_forced/all", EXACT_MATCH))
             forced, free = (100 * float((c.right[rows] / c.of[rows]).mean()) for c in counts)
             own = [r["value"] for r in records if r["arm"] == arm and r["metric"] == "BLEU"]
-            whole = f"BLEU {np.mean(own):.1f}" if own else f"whole answers {free:.1f} %"
-            parts.append(f"{arm} {forced:.1f} % ({whole})")
+            bleu = f", BLEU {np.mean(own):.1f}" if own else ""
+            parts.append(f"{arm} {forced:.1f} % (whole answers {free:.1f} %{bleu})")
         return "  ".join(parts)
 
     def _answered(self, evaluation: Evaluation) -> list[Any]:

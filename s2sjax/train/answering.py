@@ -13,6 +13,7 @@ from jaxtyping import Array, Float, Int
 from s2sjax.data.batches import Bucket
 from s2sjax.data.dataset import Split
 from s2sjax.data.rows import Examples, Formatter, Row
+from s2sjax.errors import UserError
 from s2sjax.model.seq2seq import Encoding, State
 from s2sjax.train.evaluate import Evaluation, evaluate
 from s2sjax.train.replicas import Programs, fetch, make_mesh, spread, stack
@@ -22,7 +23,9 @@ from s2sjax.train.step import Params, Trainer
 Questions = Mapping[str, Sequence[Sequence[tuple[str, str]]]]
 """By arm, the (source, target) pairs of every seed, equally many."""
 
-BATCH = 256
+LONGEST = 16
+"""How many times as long as the longest trained on a text can be."""
+BATCH = LONGEST**2
 """Rows that a replica reads at once."""
 
 
@@ -75,11 +78,16 @@ class TrainedStack:
     def decode(
         self, rows: Mapping[str, Sequence[Row]], keys: Any, **settings: Any
     ) -> Iterator[tuple[int, str, Any]]:
-        """`Trainer.decode` of rows whose targets are a first symbol alone: see `run`."""
+        """`Trainer.decode` of rows whose targets are a first symbol alone: see `run`.
+
+        Nothing but text and its end is written, unlike in `evaluate`, which counts what models do.
+        """
+        never = {i for of in self.formatters.values() for i in of.target.silent_ids}
 
         def ask(examples: Examples, places: np.ndarray) -> Any:
             most = self._times_as_long(examples.source.shape[-1]) * (self.widths[-1][1] - 1)
-            program = self.programs("decode", max_decode_len=most, **settings)
+            own = {"max_decode_len": most, "never": tuple(sorted(never))}
+            program = self.programs("decode", **own, **settings)
             return program(self.on_devices, examples, keys[places])
 
         return self.run(rows, ask)
@@ -106,7 +114,7 @@ class TrainedStack:
             of_width.setdefault(width, []).append(place)
         n = len(self.seeds)
         for width, places in of_width.items():
-            most = max(BATCH // self._times_as_long(width[0]) ** 2, 1)
+            most = BATCH // self._times_as_long(width[0]) ** 2
             size = 1 if len(lengths) == 1 else most
             for begin in range(0, len(places), size):
                 own = places[begin : begin + size]
@@ -123,8 +131,14 @@ class TrainedStack:
                         yield place, arm, jax.tree.map(lambda x, at=(seeds, k): x[at], results)
 
     def width(self, length: int, side: int) -> int:
-        """The width of a row: one trained on, a multiple of the widest, or 1 for a first symbol."""
+        """The width of a row: one trained on, a multiple of the widest, or 1 for a first symbol.
+
+        Raises UserError for a row that is more than `LONGEST` times as long as the widest.
+        """
         known = [1, *(width[side] for width in self.widths)]
+        if length > (most := LONGEST * known[-1]):
+            what = f"a {('source', 'target')[side]} of {length:,} symbols is too long"
+            raise UserError(f"{what}: this run takes at most {most:,}, start and end included")
         return next((w for w in known if length <= w), known[-1] * math.ceil(length / known[-1]))
 
     def _times_as_long(self, source_width: int) -> int:

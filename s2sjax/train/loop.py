@@ -90,7 +90,7 @@ def fit(
     *,
     checkpoints: Path,
     on_epoch: Callable[[Epoch], None],
-    on_updates: Callable[[float], None] = lambda epochs: None,
+    on_updates: Callable[[float, bool], None] = lambda epochs, compiled: None,
     stop: Stop | None = None,
 ) -> TrainState:
     """Train to the last epoch, or until every replica has stopped early.
@@ -100,7 +100,8 @@ def fit(
         loop_state: where to go on from; its memory is used again.
         checkpoints: folder to save in.
         on_epoch: called after every epoch, before its checkpoint is saved.
-        on_updates: called between chunks with the epochs done, a fraction.
+        on_updates: called between chunks with the epochs done, a fraction, and whether the chunk
+            was the first of its bucket, which is compiled.
         stop: asked between chunks.
 
     Raises:
@@ -142,14 +143,14 @@ def fit(
         while int(state.epoch[0]) < training.epochs and not stopped(state, training):
             epoch, updates = int(state.epoch[0]), int(state.update[0])
             done = updates - epoch * schedule.updates
-            for step, arguments in _chunks(runs, state, epoch, done, seconds, on_device):
+            for step, arguments, compiled in _chunks(runs, state, epoch, done, seconds, on_device):
                 stop_if_asked()
                 state, losses, finite = step(state, losses, *arguments)
                 done += arguments[-1]
                 made = fetch(losses, replicas)[:, :done]
                 if what := _divergence(runs, epoch, made, fetch(finite, replicas)):
                     refuse(what)
-                on_updates(epoch + done / schedule.updates)
+                on_updates(epoch + done / schedule.updates, compiled)
             stop_if_asked()
             evaluation, dev_loss = None, np.full(replicas, np.nan, np.float32)
             if (epoch + 1) % training.eval_every == 0 or epoch + 1 == training.epochs:
@@ -185,8 +186,8 @@ def _chunks(
     done: int,
     seconds: dict[int, float],
     on_device: Examples | None,
-) -> Iterator[tuple[Any, tuple[Any, ...]]]:
-    """What is left of an epoch: programs, and their arguments after state and losses.
+) -> Iterator[tuple[Any, tuple[Any, ...], bool]]:
+    """What is left of an epoch: programs, their arguments after state and losses, and if compiled.
 
     The last argument is the number of updates. `seconds` keeps what an update of each bucket takes;
     the first chunk of a bucket is compiled, and does not count.
@@ -206,13 +207,12 @@ def _chunks(
         while first < end:
             pace = seconds.get(number, 0.0)
             updates = min(max(1, int(LOOK / pace)) if pace else 1, end - first, most)
-            started = time.monotonic()
+            started, compiles = time.monotonic(), number not in seconds
+            rows: Any = (on_device, *batches[number], first)
             if on_device is None:
-                yield step, (*_gathered(runs, bucket, *batches[number], first), 0, updates)
-            else:
-                yield step, (on_device, *batches[number], first, updates)
-            compiled = number in seconds
-            seconds[number] = (time.monotonic() - started) / updates if compiled else 0.0
+                rows = (*_gathered(runs, bucket, *batches[number], first), 0)
+            yield step, (*rows, updates), compiles
+            seconds[number] = 0.0 if compiles else (time.monotonic() - started) / updates
             first += updates
 
 

@@ -9,11 +9,14 @@ from rich.progress import (
     Progress,
     TextColumn,
     TimeElapsedColumn,
-    TimeRemainingColumn,
 )
 from rich.text import Text
 
+from s2sjax.report.tables import printable
+
 RIGHT, WRONG = "☑", "☒"
+QUIET = 60.0
+"""Seconds within a long epoch after which a line says how far it is."""
 
 
 class _BarAboveScores(Progress):
@@ -37,15 +40,15 @@ class EpochProgress:
             MofNCompleteColumn(),
             BarColumn(bar_width=None),
             TimeElapsedColumn(),
-            TextColumn("elapsed,"),
-            TimeRemainingColumn(),
-            TextColumn("left"),
+            TextColumn("elapsed{task.fields[left]}"),
             console=console,
             disable=not self._live,
             expand=True,
         )
-        self._task = self._bar.add_task("", total=epochs, completed=first)
-        self._first, self._started = first, self._bar.get_time()
+        self._task = self._bar.add_task("", total=epochs, completed=first, left="")
+        self._first, self._done, self._seconds, self._measured = first, float(first), 0.0, 0.0
+        self._last = self._shown = self._bar.get_time()
+        self._left, self._known = "", set[bool]()  # whether epochs with scores were, and without
 
     def __enter__(self) -> "EpochProgress":
         self._bar.start()
@@ -59,23 +62,45 @@ class EpochProgress:
 
         Lines are printed for epochs with scores, and for the first, to show the time left.
         """
-        self._bar.update(self._task, completed=epoch, description=scores)
-        if not self._live and (scores or epoch == self._first + 1):
-            elapsed = self._bar.get_time() - self._started
-            left = duration(elapsed / (epoch - self._first) * (self._epochs - epoch))
-            parts = (f"epoch {epoch}/{self._epochs}", scores, f"{left} left")
-            self.console.print("  ".join(filter(None, parts)), soft_wrap=True, highlight=False)
+        self._bar.update(self._task, description=scores)
+        self._move(float(epoch), bool(scores) not in self._known)
+        self._known.add(bool(scores))
+        if scores or epoch == self._first + 1:
+            self._print(f"epoch {epoch}/{self._epochs}", scores)
 
-    def move(self, epochs: float) -> None:
-        """So many epochs are done, a fraction."""
-        self._bar.update(self._task, completed=epochs)
+    def move(self, epochs: float, compiled: bool) -> None:
+        """So many epochs are done, a fraction; what `compiled` since the last call was no progress.
+
+        A line is printed once in `QUIET` seconds.
+        """
+        self._move(epochs, compiled)
+        if self._last - self._shown > QUIET:
+            self._print(f"epoch {epochs:.2f}/{self._epochs}")
+
+    def _move(self, epochs: float, compiled: bool) -> None:
+        now = self._bar.get_time()
+        if not compiled:
+            self._seconds += now - self._last
+            self._measured += epochs - self._done
+        self._last, self._done = now, epochs
+        if self._measured:
+            seconds = self._seconds / self._measured * (self._epochs - epochs)
+            self._left = f"{duration(seconds)} left"
+        left = self._left and f", {self._left}"
+        self._bar.update(self._task, completed=epochs, left=left)
+
+    def _print(self, *parts: str | None) -> None:
+        self._shown = self._last
+        if not self._live:
+            line = "  ".join(filter(None, (*parts, self._left)))
+            self.console.print(line, soft_wrap=True, highlight=False, markup=False)
 
     def show(self, rows: Iterable[tuple[str, str, Sequence[tuple[str, str, bool]]]]) -> None:
         """Print answered questions: (question, gold answer, [(arm, its answer, right), ...])."""
         for question, gold, answers in rows:
-            line = Text(f"  {question} = {gold}  ")
+            line = Text(printable(f"  {question} = {gold}  "))
             for arm, answer, right in answers:
-                line.append(f"  {arm} {answer} ")
+                line.append(printable(f"  {arm} {answer} "))
                 line.append(RIGHT if right else WRONG, style="bold green" if right else "bold red")
             self.console.print(line, soft_wrap=True)
 

@@ -87,8 +87,8 @@ def make_schedule(run: Run) -> Schedule:
         return Schedule((Bucket(source, target, min(train.batch_size, n)),), n)
     if run.task.sizes is not None:
         raise UserError(
-            "Training.tokens_per_batch needs pairs from files: other training questions are each "
-            "seed's own, and their lengths too"
+            "Training.tokens_per_batch needs pairs from files: each seed draws other training "
+            "questions, of other lengths"
         )
     lengths = rows_of(run.task, run.text, 0, "train").lengths
     return Schedule(choose_buckets(lengths, train.buckets, train.tokens_per_batch), lengths)

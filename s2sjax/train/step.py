@@ -247,16 +247,17 @@ class Trainer:
         *,
         policy: Policy,
         max_decode_len: int,
+        never: tuple[int, ...] = (),
         align: bool = False,
     ) -> Beams:
         """Free-running answers, best first, one a row but for a `Beam`.
 
         Each starts from its target's first symbol alone. `keys` decide what is drawn; with `align`
-        the attention weights of each step are collected.
+        the attention weights of each step are collected. Symbols of `never` are not written.
         """
         encoding = self.encode(params, examples.source)
         carry, start = encoding.initial_state, examples.target[:, 0]
-        settings: Any = {"eos_id": self.eos_id, "max_decode_len": max_decode_len}
+        settings: Any = {"eos_id": self.eos_id, "max_decode_len": max_decode_len, "never": never}
         if align:
             settings["collect"] = self.alignment
         if isinstance(policy, Beam):

@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from s2sjax.data.dataset import seed_key
-from s2sjax.data.rows import Formatter
+from s2sjax.data.rows import Formatter, Row
 from s2sjax.errors import UserError
 from s2sjax.model.beam import Beams
 from s2sjax.model.decode import Greedy
@@ -54,8 +54,9 @@ class Scores(NamedTuple):
 class Trained:
     """The trained models of a run, whichever programs they are of.
 
-    A text longer than any that was trained on is read in full; how well is not known. A text
-    without symbols has an empty answer, without asking the model.
+    A text longer than any that was trained on is read in full; how well is not known. One that is
+    more than `answering.LONGEST` times as long is refused with a UserError. A text without symbols
+    has an empty answer, without asking the model.
     """
 
     stacks: tuple[TrainedStack, ...]  # one for each program
@@ -142,7 +143,7 @@ class Trained:
             asked = [n for n, text in enumerate(texts) if not _is_empty(stack, text)]
             if not asked:
                 continue
-            rows = {arm: [self._begun(arm, texts[n]) for n in asked] for arm in stack.runs}
+            rows = {arm: [self.row(arm, texts[n]) for n in asked] for arm in stack.runs}
             draws = jnp.array([n if numbers is None else numbers[n] for n in asked])
             keys = jax.vmap(jax.random.fold_in, (None, 0))(seed_key(seed), draws)
             stack = stack.ensembles if ensemble else stack
@@ -158,12 +159,20 @@ class Trained:
                     answers[arm][member][n] = tuple(found.values())
         return answers
 
-    def _begun(self, arm: str, text: str) -> tuple[list[int], list[int]]:
-        """The row of a source, and of its target no more than what the decoder reads first."""
+    def row(self, arm: str, source: str, target: str | None = None) -> Row:
+        """The ids of a pair; without a target, of a source and of what the decoder reads first.
+
+        Raises UserError for what an arm cannot read.
+        """
         formatter = self.formatters[arm]
-        given = formatter.text.start == "first_target"
-        answer = self.arms[arm].task.answers(text)[0] if given else ""
-        return formatter.source_ids(text), formatter.target_ids(answer)[:1]
+        given = target is None and formatter.text.start == "first_target"
+        answer = self.arms[arm].task.answers(source)[0] if given else target or ""
+        read, written = formatter.source_ids(source), formatter.target_ids(answer)
+        row = read, written[:1] if target is None else written
+        (stack,) = (stack for stack in self.stacks if arm in stack.runs)
+        for side, ids in enumerate(row):
+            stack.width(len(ids), side)
+        return row
 
     def _refuse_without_attention(self) -> None:
         for arm, run in self.arms.items():
@@ -189,7 +198,7 @@ class Trained:
             self._refuse_without_attention()
         found: dict[str, Scores] = {}
         for stack in self.stacks:
-            rows = {arm: [f.row(pair) for pair in pairs] for arm, f in stack.formatters.items()}
+            rows = {arm: [self.row(arm, *pair) for pair in pairs] for arm in stack.runs}
             for arm, own in rows.items():
                 shape, symbols = (len(self.seeds), len(own)), np.array([len(t) - 1 for _, t in own])
                 most = (max(symbols), max(len(source) for source, _ in own))
@@ -243,7 +252,6 @@ def _spelled(
         words = [target.symbols[i] for i in given] + [
             pieces[i] if token == target.unk_id else target.symbols[token]
             for token, i in zip(tokens, best, strict=True)
-            if token not in (target.pad_id, target.bos_id)
         ]
         answer = target.join(words[:: -1 if formatter.text.target_order == "reversed" else 1])
     ids = tuple(found.tokens[:shown].tolist())
