@@ -21,6 +21,7 @@ from s2sjax.train.run import Run
 
 TASKS = typing.get_args(TaskConfig)[:-1]  # the last is any other one
 ANOTHER = {
+    "cell": "rnn",
     "locales": "de,fr",
     "formats": "full",
     "train": "pairs.tsv",
