@@ -76,12 +76,10 @@ def begin(runs: Stack, state: TrainState) -> LoopState:
 
 def resume(runs: Stack, loop_state: LoopState, checkpoints: Path) -> tuple[LoopState, bool]:
     """The last checkpoint in place of `loop_state`, if there is one, and whether there is."""
-    last = checkpoint.latest(checkpoints)
-    if last is None:
-        return loop_state, False
     n = len(runs.labels)
     like = jax.tree.map(lambda x: jax.ShapeDtypeStruct((n, *x.shape[1:]), x.dtype), loop_state)
-    return spread(checkpoint.restore(checkpoints, last, like), runs.programs.mesh), True
+    last = checkpoint.restore_last(checkpoints, like, set_aside=True)
+    return (loop_state, False) if last is None else (spread(last, runs.programs.mesh), True)
 
 
 def fit(
