@@ -21,7 +21,7 @@ from s2sjax.report.tables import score
 from s2sjax.study import ablation as ablation_module
 from s2sjax.study.ablation import Ablation, in_order, is_extension, run
 from s2sjax.study.records import evaluate_split
-from s2sjax.train import loop
+from s2sjax.train import replicas
 from s2sjax.train.loop import resume
 from s2sjax.train.metrics import EXACT_MATCH
 from s2sjax.train.run import Run
@@ -49,7 +49,8 @@ TRACED: Counter = Counter()
 @pytest.fixture(autouse=True, scope="module")
 def count_traces():
     """Count how often each function of each program is traced."""
-    real = loop.lift
+    real = replicas.lift
+    replicas._program.cache_clear()
 
     def lift(function, *settings):
         def traced(*arguments):
@@ -61,7 +62,7 @@ def count_traces():
         return real(traced, *settings)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop, "lift", lift)
+        patch.setattr(replicas, "lift", lift)
         yield
 
 
@@ -303,13 +304,36 @@ def test_records_that_a_kill_cut_short_are_measured_again(finished, tmp_path, cu
     assert_ends_alike(tmp_path, finished)
 
 
-def test_records_lost_from_before_the_checkpoint_are_named(tmp_path):
+def test_a_record_lost_from_before_the_checkpoint_is_noticed(tmp_path):
     break_off(tmp_path, in_fit(2, 3, terminate))
     held = (tmp_path / "metrics.jsonl").read_text().splitlines(keepends=True)
-    lost = [line for line in held if not ('"stops"' in line and EXACT_MATCH in line)]
-    (tmp_path / "metrics.jsonl").write_text("".join(lost))
-    with pytest.raises(UserError, match="does not hold the records of the 3 epochs"):
-        complete(tmp_path)
+    (one,) = [n for n, of in enumerate(held) if all(part in of for part in LOST)]
+    for harmed in (held[:one] + held[one + 1 :], [*held, held[-1]], [*held[:-1], held[-1][:-9]]):
+        (tmp_path / "metrics.jsonl").write_text("".join(harmed))
+        with pytest.raises(UserError, match="does not hold the records of the 3 epochs"):
+            complete(tmp_path)
+
+
+LOST = '"stops"', '"seed": 6', '"epoch": 2', '"teacher_forced/content"'
+
+
+def test_a_lost_score_is_measured_again_and_a_lost_epoch_of_a_finished_program_noticed(
+    finished, tmp_path
+):
+    folder = shutil.copytree(finished[0], tmp_path / "copy")
+    lines = (folder / "metrics.jsonl").read_text().splitlines(keepends=True)
+    place = next(n for n, line in enumerate(lines) if f"{EXACT_MATCH}/length_" in line)
+    for lost, harmed in (("score", lines[:place] + lines[place + 1 :]), ("end", lines[:-1])):
+        (folder / "results.json").unlink()
+        (folder / "metrics.jsonl").write_text("".join(harmed))
+        complete(folder)
+        assert load_results(folder / "results.json")["comparisons"] == finished[1]["comparisons"]
+        again = sorted((folder / "metrics.jsonl").read_text().splitlines(keepends=True))
+        assert again == sorted(lines), lost
+    (folder / "results.json").unlink()
+    (folder / "metrics.jsonl").write_text("".join(lines[1:]))
+    with pytest.raises(UserError, match="does not hold the records of the 4 epochs"):
+        complete(folder)
 
 
 def test_the_scores_of_every_program_but_the_last_are_shown_when_it_is_through(finished):
