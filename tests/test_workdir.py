@@ -2,6 +2,8 @@
 
 import json
 import os
+import shutil
+from contextlib import ExitStack
 
 import jax
 import pytest
@@ -86,6 +88,52 @@ def test_two_processes_cannot_share_a_workdir(tmp_path):
         Workdir(tmp_path, CONFIG)
     with Workdir(tmp_path, CONFIG):
         pass
+
+
+@pytest.mark.parametrize("anew", [False, True])
+def test_a_workdir_that_was_deleted_or_made_anew_is_written_to_no_more(tmp_path, anew):
+    folder = tmp_path / "run"
+    with ExitStack() as both:
+        old = both.enter_context(Workdir(folder, CONFIG))
+        old.append([record(1)])
+        shutil.rmtree(folder)
+        if anew:
+            both.enter_context(Workdir(folder, CONFIG)).append([record(2)])
+        for write in (
+            old.check,
+            lambda: old.append([record(3)]),
+            lambda: old.append_at_once([record(3)]),
+            lambda: old.forget({("a", 0)}, 0, set()),
+            lambda: old.spent(1.0),
+        ):
+            with pytest.raises(UserError, match=r"run was deleted or moved, or another run has it"):
+                write()
+        if anew:
+            assert Workdir.records(old) == [record(2)]
+        else:
+            assert not folder.exists()
+
+
+def write_to(folder):
+    with Workdir(folder, CONFIG) as workdir:
+        workdir.append([record(1)])
+        workdir.spent(1.0)
+
+
+@pytest.mark.parametrize("name", [LOCK, "metrics.jsonl", "seconds.txt"])
+@pytest.mark.parametrize("there", [True, False])
+def test_no_link_is_followed_out_of_a_workdir(tmp_path, name, there):
+    folder, precious = tmp_path / "run", tmp_path / "precious.txt"
+    with Workdir(folder, CONFIG):
+        pass
+    if there:
+        precious.write_text("years of work")
+    (folder / name).unlink(missing_ok=True)
+    (folder / name).symlink_to(precious)
+    with pytest.raises(UserError, match=f"{name} is a link"):
+        write_to(folder)
+    assert precious.exists() == there
+    assert not there or precious.read_text() == "years of work"
 
 
 def test_records_come_back_exactly_however_they_are_added(tmp_path):

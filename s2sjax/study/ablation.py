@@ -175,6 +175,7 @@ def run(
         "comparisons": comparisons(records, pairs, metrics),
         "records": records,
     }
+    workdir.check()
     write_atomically(path, dump_results(results))
     return load_results(path)
 
@@ -218,6 +219,7 @@ def train_group(
             checkpoints=checkpoints,
             on_epoch=Observer(group, runs, workdir, progress, started),
             on_updates=progress.move,
+            on_save=workdir.check,
             stop=stop,
         )
     if stop:

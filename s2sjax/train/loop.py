@@ -89,6 +89,7 @@ def fit(
     checkpoints: Path,
     on_epoch: Callable[[Epoch], None],
     on_updates: Callable[[float], None] = lambda epochs: None,
+    on_save: Callable[[], None] = lambda: None,
     stop: Stop | None = None,
 ) -> TrainState:
     """Train to the last epoch, or until every replica has stopped early.
@@ -99,6 +100,7 @@ def fit(
         checkpoints: folder to save in.
         on_epoch: called after every epoch, before its checkpoint is saved.
         on_updates: called between chunks with the epochs done, a fraction.
+        on_save: called before a checkpoint is saved; an error that it raises ends the training.
         stop: asked between chunks.
 
     Raises:
@@ -113,6 +115,7 @@ def fit(
 
     def save() -> None:
         stop.saving()
+        on_save()
         number = int(state.update[0]) + int(state.epoch[0])  # closing an epoch changes it, too
         if checkpoint.latest(checkpoints) != number:  # else nothing was done since
             checkpoint.save(checkpoints, number, fetch(LoopState(state, losses), replicas))

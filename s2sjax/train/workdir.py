@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterable, Mapping
 from importlib.metadata import version
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import jax
 
@@ -75,7 +75,7 @@ class Workdir:
         if self.config_file.name not in there and there - started:  # else a kill left them
             raise UserError(f"{path} is not empty and holds no run: choose another --workdir")
         self.checkpoints.mkdir(parents=True, exist_ok=True)
-        self._lock = (path / LOCK).open("a")
+        self._lock = _opened(path / LOCK)
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             self._claim(json.loads(json.dumps(config)), is_extension)
@@ -120,15 +120,30 @@ class Workdir:
     def __exit__(self, *_: object) -> None:
         self._lock.close()
 
+    def check(self) -> None:
+        """Raise UserError unless the folder is still this object's; it calls it before it writes.
+
+        A folder that was deleted, or made anew by another run, is not.
+        """
+        try:
+            mine = os.path.samestat(os.fstat(self._lock.fileno()), (self.path / LOCK).stat())
+        except OSError:
+            mine = False
+        if not mine:
+            gone = f"{self.path} was deleted or moved, or another run has it now"
+            raise UserError(f"{gone}: this run writes nothing more to it; start it again")
+
     def append(self, records: Iterable[Record]) -> None:
         """Add records to `metrics_file`, on disk when the call returns."""
-        with self.metrics_file.open("a", encoding="utf-8") as file:
+        self.check()
+        with _opened(self.metrics_file) as file:
             file.write(_lines(records))
             file.flush()
             os.fsync(file.fileno())
 
     def append_at_once(self, records: Iterable[Record]) -> None:
         """Add records such that a kill leaves all of them or none."""
+        self.check()
         write_atomically(self.metrics_file, _lines([*self.records(), *records]))
 
     def records(self) -> list[Record]:
@@ -160,12 +175,14 @@ class Workdir:
             before = r["epoch"] <= epoch and r["epoch"] in due
             return (r["arm"], r["seed"]) not in replicas or (before and not at_the_end)
 
+        self.check()
         if self.metrics_file.exists():
             write_atomically(self.metrics_file, _lines(filter(kept, self.records())))
 
     def spent(self, seconds: float) -> None:
         """Note time spent on this run."""
-        with self.clock_file.open("a", encoding="utf-8") as file:
+        self.check()
+        with _opened(self.clock_file) as file:
             file.write(f"\n{seconds:.3f}")  # a line that a kill cuts short costs no other
 
     def seconds(self) -> float:
@@ -174,6 +191,13 @@ class Workdir:
             return 0.0
         lines = self.clock_file.read_text(encoding="utf-8", errors="replace").split()
         return sum((float(s) for s in lines if re.fullmatch(r"[0-9]+\.[0-9]{3}", s)), 0.0)
+
+
+def _opened(path: Path) -> TextIO:
+    """Open a file of a workdir to add to it, unless it is a link, which could lead out of it."""
+    if path.is_symlink():
+        raise UserError(f"{path} is a link: put the file itself there, or remove it")
+    return path.open("a", encoding="utf-8")
 
 
 def _lines(records: Iterable[Record]) -> str:
