@@ -43,6 +43,37 @@ def test_the_same_run_goes_on_and_another_is_refused_with_the_difference(tmp_pat
         Workdir(folder, other)
 
 
+def pinned(sha256="1f", name="train.tsv", **task) -> dict:
+    task = {"type": "Sentences", "train": name, "dev": None, "sha256": sha256, **task}
+    train = {"epochs": 2, "shown": 5, "show_every": 25}
+    return {"arms": {"train": {"task": task, "train": train}}, "seeds": 2}
+
+
+def test_what_decides_no_number_is_no_other_run(tmp_path):
+    with Workdir(tmp_path, pinned()) as workdir:
+        workdir.append([record(1)])
+        workdir.results_file.write_text("{}")
+    moved = pinned(name="/data/pairs.tsv")
+    moved["arms"]["train"]["train"] |= {"shown": 1, "show_every": 2}
+    with Workdir(tmp_path, moved, lambda *_: pytest.fail("it is the same run")) as workdir:
+        assert workdir.results_file.read_text() == "{}"
+        assert json.loads(workdir.config_file.read_text()).items() >= moved.items()
+    with Workdir(tmp_path, moved | {"seeds": 3}, lambda held, asked: held == moved) as workdir:
+        assert workdir.cohorts == (2, 1)
+    moved |= {"seeds": 3}
+    for other, said in (
+        (pinned("2e"), r"the content of its files has changed; task\.train: /data"),
+        (pinned(dev="train.tsv"), r"task\.dev: None -> train\.tsv"),
+        (pinned(None, name="x.tsv"), r"the content of its files has changed; task\.train: /data"),
+    ):
+        with pytest.raises(UserError, match=said):
+            Workdir(tmp_path, other | {"seeds": 3})
+    longer = pinned()
+    longer["arms"]["train"]["train"]["epochs"] = 3
+    with pytest.raises(UserError, match=r"holds another run \(train.epochs: 2 -> 3\): choose"):
+        Workdir(tmp_path, longer | {"seeds": 3})
+
+
 def test_settings_may_change_until_something_has_been_run(tmp_path):
     other = CONFIG | {"seeds": 3}
     with Workdir(tmp_path, CONFIG):

@@ -27,7 +27,7 @@ from s2sjax.train.progress import EpochProgress
 from s2sjax.train.run import Run, program_key
 from s2sjax.train.saved import write_vocabularies
 from s2sjax.train.stopping import Stop
-from s2sjax.train.workdir import Workdir, environment
+from s2sjax.train.workdir import Workdir, environment, renamed
 
 COUNT = "records"
 """The last record of every replica: how many others there are. A damaged file has fewer."""
@@ -147,10 +147,10 @@ def run(
     """
     config, path = ablation.config, workdir.results_file
     identity = {"experiment": experiment, "preset": preset, "config": config}
-    identity |= {"config_hash": config_hash(config)}
     if path.exists():
         results = load_results(path)
-        if changed := differences({name: results[name] for name in identity}, identity):
+        held = renamed({name: results[name] for name in identity}, identity)
+        if changed := differences(held, identity):
             what = f"{path} is not of this run ({changed[0]})"
             raise UserError(f"{what}: move it away, or start elsewhere")
         console.print(f"{workdir.path} holds the finished run; nothing is trained again")
@@ -170,6 +170,7 @@ def run(
     records = in_order([r for r in workdir.records() if r["metric"] != COUNT])
     results = {
         **identity,
+        "config_hash": config_hash(config),
         "environment": environment(),
         "seconds": round(workdir.seconds(), 1),
         "comparisons": comparisons(records, pairs, metrics),

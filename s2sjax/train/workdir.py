@@ -96,11 +96,12 @@ class Workdir:
             raise UserError(f"{self.config_file} is damaged (no object): {ELSEWHERE}")
         began, cohorts = held.pop("environment", None), held.pop("cohorts", [])
         left = (self.metrics_file, self.results_file, *self.checkpoints.iterdir())
+        same = renamed(held, config)
         if held != config and not any(path.exists() for path in left):  # nothing is lost
             write_json(self.config_file, {**config, "environment": now})
             self.clock_file.unlink(missing_ok=True)
             cohorts = []
-        elif held != config and is_extension(held, config):
+        elif same != config and is_extension(same, config):
             cohorts = cohorts or [held["seeds"]]
             if config["seeds"] > held["seeds"]:
                 cohorts.append(config["seeds"] - held["seeds"])
@@ -108,9 +109,11 @@ class Workdir:
                 names = (self.path / f"results.before-{n}.json" for n in count(1))
                 self.results_file.rename(next(path for path in names if not path.exists()))
             write_json(self.config_file, {**config, "environment": began, "cohorts": cohorts})
-        elif held != config:
-            summary = _summary(held, config)
+        elif same != config:
+            summary = _summary(same, config)
             raise UserError(f"{self.path} holds another run ({summary}): {ELSEWHERE}")
+        elif held != config:
+            write_json(self.config_file, {**config, "environment": began, "cohorts": cohorts})
         self.environment_changes = differences(began or {}, now)
         self.cohorts = tuple(cohorts)
 
@@ -204,9 +207,28 @@ def _lines(records: Iterable[Record]) -> str:
     return "".join(json.dumps(record, allow_nan=False) + "\n" for record in records)
 
 
+def renamed(held: Any, config: Any) -> Any:
+    """A held config with what decides no number as in another config.
+
+    That is what is shown while training, and the names of files whose content is the same.
+    """
+    if not (isinstance(held, Mapping) and isinstance(config, Mapping)):
+        return held
+    free: dict[str, type] = {"shown": int, "show_every": int}
+    if held.get("sha256") is not None and held["sha256"] == config.get("sha256"):
+        free |= dict.fromkeys(("train", "dev", "test", "file"), str)
+    return {
+        name: config[name]
+        if name in free and type(value) is type(config.get(name)) is free[name]
+        else renamed(value, config.get(name))
+        for name, value in held.items()
+    }
+
+
 def _summary(held: Mapping[str, Any], config: Mapping[str, Any]) -> str:
     """The first differences of two configs; what differs in every arm is named once."""
     lines = [re.sub(r"^arms\.[^.]+\.", "", line) for line in differences(held, config)]
+    lines = [re.sub(r".*\bsha256: .*", "the content of its files has changed", x) for x in lines]
     lines = sorted(dict.fromkeys(lines), key=lambda line: "." in line.partition(":")[0])
     more = f" and {len(lines) - 4} more" if len(lines) > 4 else ""
     return "; ".join(lines[:4]) + more
