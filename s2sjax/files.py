@@ -39,6 +39,10 @@ def write_json(path: Path, value: Any) -> None:
 def read_json(path: Path, remedy: str) -> Any:
     """A JSON file's value; UserError for a damaged file, which ends in the remedy."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:  # no UTF-8, or no JSON
+        return json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse)
+    except (ValueError, RecursionError) as error:  # no UTF-8, no JSON, or too deep
         raise UserError(f"{path} is damaged ({error}): {remedy}") from error
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is no number of JSON")

@@ -332,10 +332,46 @@ def test_a_line_cut_by_a_kill_is_dropped_but_damage_elsewhere_is_named(tmp_path)
             workdir.records()
 
 
-def test_a_damaged_config_is_named(tmp_path):
-    (tmp_path / "config.json").write_text('{"experiment": ')
-    with pytest.raises(UserError, match=r"config\.json is damaged"):
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "7",
+        json.dumps(record(1, arm=1)),  # pyrefly: ignore
+        json.dumps({k: v for k, v in record(1).items() if k != "split"}),
+        json.dumps(record(1) | {"more": 1}),
+        json.dumps(record(1) | {"value": None}),
+        json.dumps(record(1) | {"value": float("nan")}),
+        json.dumps(record(1) | {"value": 10**400}),
+        "[" * 100_000,
+    ],
+)
+def test_a_record_that_is_none_is_named_with_its_line(tmp_path, damage):
+    with Workdir(tmp_path, CONFIG) as workdir:
+        workdir.append([record(1)])
+        workdir.metrics_file.write_text(f"{workdir.metrics_file.read_text()}{damage}\n")
+        with pytest.raises(UserError, match=r"line 2 of .*metrics\.jsonl is damaged") as caught:
+            workdir.forget({("a", 0)}, 0, set())
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        '{"experiment": ',
+        "[]",
+        '{"environment": 7}',
+        '{"environment": []}',
+        '{"cohorts": 7}',
+        '{"seeds": NaN}',
+        '{"a": ' * 100_000,
+    ],
+)
+def test_a_damaged_config_is_named(tmp_path, damage):
+    (tmp_path / "config.json").write_text(damage)
+    with pytest.raises(UserError, match=r"config\.json is damaged") as caught:
         Workdir(tmp_path, CONFIG)
+    assert "\n" not in str(caught.value)
+    assert (tmp_path / "config.json").read_text() == damage
 
 
 def test_writing_replaces_a_file_whole(tmp_path):

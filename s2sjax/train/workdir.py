@@ -26,7 +26,7 @@ import jax
 
 from s2sjax.errors import UserError
 from s2sjax.files import PARTIAL, read_json, write_atomically, write_json
-from s2sjax.report.results import Record
+from s2sjax.report.results import Record, checked
 from s2sjax.serial import differences
 
 LOCK = ".lock"
@@ -92,9 +92,10 @@ class Workdir:
         if not self.config_file.exists():
             write_json(self.config_file, {**config, "environment": now})
         held = read_json(self.config_file, ELSEWHERE)
-        if not isinstance(held, dict):
-            raise UserError(f"{self.config_file} is damaged (no object): {ELSEWHERE}")
-        began, cohorts = held.pop("environment", None), held.pop("cohorts", [])
+        try:
+            began, cohorts = {**held.pop("environment", {})}, [*held.pop("cohorts", [])]
+        except (AttributeError, TypeError) as error:
+            raise UserError(f"{self.config_file} is damaged ({error}): {ELSEWHERE}") from error
         left = (self.metrics_file, self.results_file, *self.checkpoints.iterdir())
         same = renamed(held, config)
         if held != config and not any(path.exists() for path in left):  # nothing is lost
@@ -114,7 +115,7 @@ class Workdir:
             raise UserError(f"{self.path} holds another run ({summary}): {ELSEWHERE}")
         elif held != config:
             write_json(self.config_file, {**config, "environment": began, "cohorts": cohorts})
-        self.environment_changes = differences(began or {}, now)
+        self.environment_changes = differences(began, now)
         self.cohorts = tuple(cohorts)
 
     def __enter__(self) -> "Workdir":
@@ -157,9 +158,8 @@ class Workdir:
         found = []
         for number, line in enumerate(text[: text.rfind("\n") + 1].splitlines(), start=1):
             try:
-                found.append(json.loads(line))
-                found[-1]["epoch"], found[-1]["seed"]
-            except (ValueError, TypeError, KeyError) as error:
+                found.append(checked(json.loads(line)))
+            except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
                 what = f"line {number} of {self.metrics_file} is damaged"
                 raise UserError(
                     f"{what}: restore the file, or start in another --workdir"
