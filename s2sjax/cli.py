@@ -59,9 +59,14 @@ def _one_line(framed: str, program: str) -> str:
     return "; ".join([*parts, f"for help: {program} --help"])
 
 
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError  # Rich would end the process without a word
+
+
 def make_console() -> Console:
     """The terminal, or plain lines wide enough for tables."""
-    return Console(width=None if sys.stdout.isatty() else 120)
+    return _Console(width=None if sys.stdout.isatty() else 120)
 
 
 def main(body: Callable[[], None]) -> NoReturn:
@@ -88,7 +93,7 @@ def main(body: Callable[[], None]) -> NoReturn:
         _end("error: this does not fit into the device's memory: choose smaller sizes", 2)
     except BrokenPipeError:  # the reader, such as head, has ended
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(128 + signal.SIGPIPE)
+        _end("stopped: nobody reads the output any more", 128 + signal.SIGPIPE)
     except OSError as error:
         where = "" if error.filename is None else f"{error.filename}: "
         _end(f"error: {where}{error.strerror}: check the path, your rights, and the room left", 2)

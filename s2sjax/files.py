@@ -24,7 +24,7 @@ def reading(path: Path | str) -> Iterator[None]:
 
 def write_atomically(path: Path, content: str | bytes) -> None:
     """Replace a file's content in one step: no reader, and no kill, leaves half of it."""
-    partial = path.with_name(path.name + PARTIAL)
+    partial = path.with_name(f"{path.name}.{os.getpid()}{PARTIAL}")  # each process has its own
     partial.unlink(missing_ok=True)  # of an earlier kill, or a link, which must not be followed
     with partial.open("xb") as file:
         file.write(content.encode() if isinstance(content, str) else content)

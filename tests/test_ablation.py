@@ -442,6 +442,7 @@ def test_a_run_grows_by_seeds_and_where_it_goes_on_the_same_way_by_epochs():
         (config(), config(longer(replace(RUN.train, batch_size=17)))),
         (config(longer()), config()),
         (config(longer()), config(seeds=3)),
+        (config({"stops": ARMS["stops"]}), config({"stops": ARMS["stops"]}, seeds=3)),
         (config(), config(seeds=3, experiment="other")),
         (config(), config(seeds=3, preset="other")),
         (config(), config(seeds=3, more=1)),

@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 from contextlib import ExitStack
+from pathlib import Path
 
 import jax
 import pytest
@@ -94,7 +95,7 @@ def test_a_folder_with_something_else_in_it_is_refused(tmp_path):
 
 def test_what_a_kill_while_starting_leaves_is_no_other_run(tmp_path):
     (tmp_path / LOCK).touch()
-    (tmp_path / "config.json.partial").write_text("{")
+    (tmp_path / "config.json.17.partial").write_text("{")
     with Workdir(tmp_path, CONFIG) as workdir:
         assert json.loads(workdir.config_file.read_text())["seeds"] == 2
         assert workdir.environment_changes == []
@@ -112,6 +113,14 @@ def test_a_file_is_no_workdir(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match="is a file"):
         Workdir(tmp_path / "file", CONFIG)
+
+
+def test_a_name_that_is_no_utf8_is_refused_before_anything_is_made(tmp_path):
+    folder = Path(os.fsdecode(bytes(tmp_path / "run") + b"\xff"))
+    with pytest.raises(UserError, match=r"udcff' is no UTF-8.*: choose") as caught:
+        Workdir(folder, CONFIG)
+    assert str(caught.value).isascii()
+    assert not folder.exists()
 
 
 def test_two_processes_cannot_share_a_workdir(tmp_path):
@@ -221,8 +230,10 @@ def test_a_run_that_grew_keeps_its_records_and_its_results_under_another_name(tm
             assert workdir.cohorts == cohorts
             assert workdir.records() == [record(1)]
             assert not workdir.results_file.exists()
-            assert (tmp_path / "results.before-1.json").read_text() == "first"
-            assert len([*tmp_path.glob("results.before-*")]) == number
+            kept = {n: tmp_path / f"results.before-{n}.json" for n in range(1, number + 1)}
+            assert {*tmp_path.glob("results.before-*")} == {*kept.values()}
+            told = ["first"] + ["next"] * (number - 1)
+            assert [path.read_text() for path in kept.values()] == told
             workdir.results_file.write_text("next")
         with Workdir(tmp_path, asked, more) as workdir:
             assert workdir.cohorts == cohorts
@@ -383,6 +394,23 @@ def test_writing_replaces_a_file_whole(tmp_path):
     with pytest.raises(ValueError, match="not JSON compliant"):
         write_json(path, float("nan"))
     assert json.loads(path.read_text()) == [2]
+
+
+def test_two_processes_that_write_one_file_leave_one_whole(tmp_path, monkeypatch):
+    path, real = tmp_path / "a.tsv", os.replace
+
+    def replaced_later(partial, target):
+        with monkeypatch.context() as other:
+            other.setattr(os, "replace", real)
+            other.setattr(os, "getpid", lambda: 1)
+            write_atomically(path, "theirs")
+        assert path.read_text() == "theirs"
+        real(partial, target)
+
+    monkeypatch.setattr(os, "replace", replaced_later)
+    write_atomically(path, "ours")
+    assert path.read_text() == "ours"
+    assert [p.name for p in tmp_path.iterdir()] == ["a.tsv"]
 
 
 def test_the_environment_tells_devices_and_versions():

@@ -96,7 +96,7 @@ def read_run(workdir: Path) -> tuple[dict[str, Run], list[Entry]]:
     config, path = workdir / "config.json", workdir / VOCABULARIES
     for file in (config, path):
         if not file.is_file():
-            raise UserError(f"{file} does not exist: give the workdir of a run")
+            raise UserError(f"{file} does not exist: restore it, or give the workdir of a run")
     remedy = "restore it, or train the run again in another workdir"
     held, values = read_json(config, remedy), read_json(path, remedy)
     try:

@@ -70,8 +70,13 @@ class Workdir:
         self.metrics_file, self.clock_file = path / "metrics.jsonl", path / "seconds.txt"
         if path.exists() and not path.is_dir():
             raise UserError(f"{path} is a file: choose a folder as --workdir")
-        started = {LOCK, self.checkpoints.name, self.config_file.name + PARTIAL}
+        try:
+            str(path.absolute()).encode()
+        except UnicodeEncodeError as error:
+            what = f"{str(path)!a} is no UTF-8, and checkpoints need that"
+            raise UserError(f"{what}: choose another --workdir") from error
         there = {file.name for file in path.iterdir()} if path.exists() else set()
+        started = {LOCK, self.checkpoints.name, *(n for n in there if n.endswith(PARTIAL))}
         if self.config_file.name not in there and there - started:  # else a kill left them
             raise UserError(f"{path} is not empty and holds no run: choose another --workdir")
         self.checkpoints.mkdir(parents=True, exist_ok=True)
