@@ -22,7 +22,7 @@ from s2sjax.study import ablation as ablation_module
 from s2sjax.study.ablation import Ablation, in_order, is_extension, run
 from s2sjax.study.records import evaluate_split
 from s2sjax.train import replicas
-from s2sjax.train.loop import resume
+from s2sjax.train.loop import DivergedError, resume
 from s2sjax.train.metrics import EXACT_MATCH
 from s2sjax.train.run import Run
 from s2sjax.train.stopping import stop_requests
@@ -369,6 +369,33 @@ def test_a_finished_run_is_not_run_again_and_a_damaged_result_not_overwritten(
     (folder / "results.json").unlink()  # the scores are still there
     complete(folder)
     assert_ends_alike(folder, finished)
+
+
+def test_arms_of_a_program_that_diverges_are_left_out_and_the_others_finish(
+    finished, tmp_path, monkeypatch
+):
+    real, begun = ablation_module.fit, []
+
+    def fit(runs, *arguments, **settings):
+        begun.append(len(runs.labels))
+        if len(begun) in diverging:
+            raise DivergedError("the loss of sorted seed 5 is nan at update 1")
+        return real(runs, *arguments, **settings)
+
+    monkeypatch.setattr(ablation_module, "fit", fit)
+    console, stream = shown()
+    diverging = {1, 2}
+    with pytest.raises(DivergedError, match="the loss of sorted seed 5"):
+        complete(tmp_path / "all")
+    diverging = {3}
+    results = complete(tmp_path / "one", console=console)
+    assert begun == [6, 2] * 2
+    assert "left out: the loss of sorted seed 5 is nan" in stream.getvalue()
+    assert [*results["left_out"]] == ["forward", "reversed", "sorted"]
+    assert "the loss of sorted seed 5 is nan" in results["left_out"]["forward"]
+    assert results["records"] == [r for r in finished[1]["records"] if r["arm"] == "stops"]
+    assert results["comparisons"] == []  # each pair has an arm that was left out
+    assert complete(tmp_path / "one") == results
 
 
 # --- what is refused ------------------------------------------------------------------------

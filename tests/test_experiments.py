@@ -453,6 +453,21 @@ def test_a_changed_run_is_told_without_the_epochs_that_were_published(tmp_path):
     assert forward[-3:] == backward[-3:] == ("–", "–", "not run yet")
 
 
+def test_a_report_has_a_hole_with_its_reason_where_arms_were_left_out(tmp_path, capsys):
+    results = dict(load_results(tables.RESULTS / "mechanisms.quick.json"))
+    left_out = {"forward": "the loss of forward seed 0 is nan at update 1"}
+    for name, arms in (("records", ("arm",)), ("comparisons", ("a", "b"))):
+        results[name] = [x for x in results[name] if not {x[k] for k in arms} & {*left_out}]
+    mechanisms.EXPERIMENT.write_report(
+        results | {"left_out": left_out}, tmp_path, cli.make_console()
+    )
+    report = (tmp_path / "report.md").read_text()
+    for told in (report, capsys.readouterr().out):
+        assert "left out: forward (the loss of forward seed 0 is nan at update 1)" in told
+    assert "| reversed, 10 seeds" in report
+    assert "| forward, 10 seeds" not in report
+
+
 def test_presets_without_results_stand_in_the_tables_of_what_was_published():
     wanted = {f"{experiment.name}.{preset}" for experiment, preset, _ in tables.with_figures({})}
     assert wanted == {

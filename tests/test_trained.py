@@ -338,7 +338,7 @@ def test_an_unfinished_run_has_the_models_of_its_last_checkpoint(saved, tmp_path
 def test_loading_and_answering_need_no_data_files(saved, monkeypatch):
     folder, trained, _ = saved("sentences")
     wanted = first(trained.answer(TEXTS))
-    monkeypatch.setattr(sentences_module, "corpus", None)
+    monkeypatch.setattr(sentences_module, "read_corpus", None)
     loaded = Trained.load(folder)
     assert loaded.formatters == trained.formatters
     alike(first(loaded.answer(TEXTS)), wanted)

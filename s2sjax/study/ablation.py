@@ -22,7 +22,7 @@ from s2sjax.report.tables import metric_name, score_table
 from s2sjax.serial import config_hash, differences, from_json, to_json
 from s2sjax.study.group import Group
 from s2sjax.study.records import Observer, dev_metrics, final_records, record
-from s2sjax.train.loop import fit, resume
+from s2sjax.train.loop import DivergedError, fit, resume
 from s2sjax.train.progress import EpochProgress
 from s2sjax.train.run import Run, program_key
 from s2sjax.train.saved import write_vocabularies
@@ -143,7 +143,8 @@ def run(
     """Train, score and compare; returns the results and writes them to the workdir.
 
     What is finished in the workdir is not run again. The scores of each program are shown when it
-    ends. `pairs` (a, b) of arms are compared, a with b, by `metrics` on the test set.
+    ends. `pairs` (a, b) of arms are compared, a with b, by `metrics` on the test set. The arms of a
+    program that diverges are left out, unless all do.
     """
     config, path = ablation.config, workdir.results_file
     identity = {"experiment": experiment, "preset": preset, "config": config}
@@ -160,14 +161,24 @@ def run(
         console.print(f"begun under {'; '.join(workdir.environment_changes)}: {last}")
     groups = replace(ablation, cohorts=workdir.cohorts).groups
     write_vocabularies(workdir, groups)
+    left_out: dict[str, str] = {}  # {arm: why}
     for number, (name, group) in enumerate(groups.items(), start=1):
         title = f"program {number} of {len(groups)}: {', '.join(group.arms)}"
-        train_group(group, workdir, name, console, title, stop)
+        try:
+            train_group(group, workdir, name, console, title, stop)
+        except DivergedError as error:
+            left_out |= dict.fromkeys(group.arms, str(error))
+            if len(left_out) == len(ablation.arms):
+                raise
+            console.print(f"left out: {error}", soft_wrap=True)
+            continue
         if number < len(groups):  # after the last one the report shows all
             own = {**identity, "records": _records(group, workdir)}
             table = score_table(own, {metric_name(m): m for m in metrics})
             console.print(replace(table, title=f"Program {number}, test set").rich())
-    records = in_order([r for r in workdir.records() if r["metric"] != COUNT])
+    kept = (r for r in workdir.records() if r["arm"] not in left_out and r["metric"] != COUNT)
+    records = in_order([*kept])
+    pairs = [(a, b) for a, b in pairs if not {a, b} & {*left_out}]
     results = {
         **identity,
         "config_hash": config_hash(config),
@@ -175,7 +186,7 @@ def run(
         "seconds": round(workdir.seconds(), 1),
         "comparisons": comparisons(records, pairs, metrics),
         "records": records,
-    }
+    } | ({"left_out": left_out} if left_out else {})
     workdir.check()
     write_atomically(path, dump_results(results))
     return load_results(path)

@@ -34,6 +34,10 @@ HOST_BATCHES = 16
 """Batches that are gathered on the host at once, where the rows stay there."""
 
 
+class DivergedError(UserError):
+    """A loss or a parameter of a replica is not finite."""
+
+
 class Stack(NamedTuple):
     """Replicas of one program, and their rows."""
 
@@ -104,7 +108,7 @@ def fit(
         stop: asked between chunks.
 
     Raises:
-        UserError: a loss or a parameter is not finite; nothing of that epoch is saved.
+        DivergedError: a loss or a parameter is not finite; nothing of that epoch is saved.
         Interrupted: a signal asked to stop; the state is saved.
     """
     stop = Stop() if stop is None else stop  # one that nobody asked is false
@@ -137,7 +141,8 @@ def fit(
         kept = "nothing was saved yet"
         if checkpoint.latest(checkpoints) is not None:
             kept = f"the last checkpoint is kept in {checkpoints}"
-        raise UserError(f"{what}; {kept}; a smaller --optim.learning-rate may help")
+        helps = "a smaller --optim.learning-rate or --optim.clip, or a larger --optim.epsilon,"
+        raise DivergedError(f"{what}; {kept}; {helps} may help")
 
     with stop.training():
         while int(state.epoch[0]) < training.epochs and not stopped(state, training):
