@@ -70,10 +70,15 @@ def _one_line(framed: str, program: str) -> str:
     return "; ".join([*parts, f"for help: {program} --help"])
 
 
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError  # Rich would end the process without a word
+
+
 def make_console(*, quiet: bool = False) -> Console:
     """The terminal, or plain lines wide enough for tables; brackets are shown as they are."""
     width = None if sys.stdout.isatty() else 120
-    return Console(width=width, quiet=quiet, markup=False, emoji=False)
+    return _Console(width=width, quiet=quiet, markup=False, emoji=False)
 
 
 def main(body: Callable[[], None]) -> NoReturn:
@@ -104,7 +109,7 @@ def main(body: Callable[[], None]) -> NoReturn:
         _end("error: this does not fit into the device's memory: choose smaller sizes", 2)
     except BrokenPipeError:  # the reader, such as head, has ended
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(128 + signal.SIGPIPE)
+        _end("stopped: nobody reads the output any more", 128 + signal.SIGPIPE)
     except OSError as error:
         where = "" if error.filename is None else f"{error.filename}: "
         _end(f"error: {where}{error.strerror}: check the path, your rights, and the room left", 2)

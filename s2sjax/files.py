@@ -26,7 +26,7 @@ def reading(path: Path | str) -> Iterator[None]:
 
 def write_atomically(path: Path, content: str | bytes) -> None:
     """Replace a file's content in one step: no reader, and no kill, leaves half of it."""
-    partial = path.with_name(path.name + PARTIAL)
+    partial = path.with_name(f"{path.name}.{os.getpid()}{PARTIAL}")  # each process has its own
     partial.unlink(missing_ok=True)  # of an earlier kill, or a link, which must not be followed
     with partial.open("xb") as file:
         file.write(content.encode() if isinstance(content, str) else content)
@@ -41,6 +41,10 @@ def write_json(path: Path, value: Any) -> None:
 def read_json(path: Path, remedy: str) -> Any:
     """A JSON file's value; UserError for a damaged file, which ends in the remedy."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:  # no UTF-8, or no JSON
+        return json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse)
+    except (ValueError, RecursionError) as error:  # no UTF-8, no JSON, or too deep
         raise UserError(f"{path} is damaged ({error}): {remedy}") from error
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is no number of JSON")

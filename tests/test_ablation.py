@@ -21,8 +21,8 @@ from s2sjax.report.tables import score
 from s2sjax.study import ablation as ablation_module
 from s2sjax.study.ablation import Ablation, in_order, is_extension, run
 from s2sjax.study.records import evaluate_split
-from s2sjax.train import loop
-from s2sjax.train.loop import resume
+from s2sjax.train import replicas
+from s2sjax.train.loop import DivergedError, resume
 from s2sjax.train.metrics import EXACT_MATCH
 from s2sjax.train.run import Run
 from s2sjax.train.stopping import stop_requests
@@ -49,7 +49,8 @@ TRACED: Counter = Counter()
 @pytest.fixture(autouse=True, scope="module")
 def count_traces():
     """Count how often each function of each program is traced."""
-    real = loop.lift
+    real = replicas.lift
+    replicas._program.cache_clear()
 
     def lift(function, *settings):
         def traced(*arguments):
@@ -61,7 +62,7 @@ def count_traces():
         return real(traced, *settings)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop, "lift", lift)
+        patch.setattr(replicas, "lift", lift)
         yield
 
 
@@ -303,13 +304,36 @@ def test_records_that_a_kill_cut_short_are_measured_again(finished, tmp_path, cu
     assert_ends_alike(tmp_path, finished)
 
 
-def test_records_lost_from_before_the_checkpoint_are_named(tmp_path):
+def test_a_record_lost_from_before_the_checkpoint_is_noticed(tmp_path):
     break_off(tmp_path, in_fit(2, 3, terminate))
     held = (tmp_path / "metrics.jsonl").read_text().splitlines(keepends=True)
-    lost = [line for line in held if not ('"stops"' in line and EXACT_MATCH in line)]
-    (tmp_path / "metrics.jsonl").write_text("".join(lost))
-    with pytest.raises(UserError, match="does not hold the records of the 3 epochs"):
-        complete(tmp_path)
+    (one,) = [n for n, of in enumerate(held) if all(part in of for part in LOST)]
+    for harmed in (held[:one] + held[one + 1 :], [*held, held[-1]], [*held[:-1], held[-1][:-9]]):
+        (tmp_path / "metrics.jsonl").write_text("".join(harmed))
+        with pytest.raises(UserError, match="does not hold the records of the 3 epochs"):
+            complete(tmp_path)
+
+
+LOST = '"stops"', '"seed": 6', '"epoch": 2', '"teacher_forced/content"'
+
+
+def test_a_lost_score_is_measured_again_and_a_lost_epoch_of_a_finished_program_noticed(
+    finished, tmp_path
+):
+    folder = shutil.copytree(finished[0], tmp_path / "copy")
+    lines = (folder / "metrics.jsonl").read_text().splitlines(keepends=True)
+    place = next(n for n, line in enumerate(lines) if f"{EXACT_MATCH}/length_" in line)
+    for lost, harmed in (("score", lines[:place] + lines[place + 1 :]), ("end", lines[:-1])):
+        (folder / "results.json").unlink()
+        (folder / "metrics.jsonl").write_text("".join(harmed))
+        complete(folder)
+        assert load_results(folder / "results.json")["comparisons"] == finished[1]["comparisons"]
+        again = sorted((folder / "metrics.jsonl").read_text().splitlines(keepends=True))
+        assert again == sorted(lines), lost
+    (folder / "results.json").unlink()
+    (folder / "metrics.jsonl").write_text("".join(lines[1:]))
+    with pytest.raises(UserError, match="does not hold the records of the 4 epochs"):
+        complete(folder)
 
 
 def test_the_scores_of_every_program_but_the_last_are_shown_when_it_is_through(finished):
@@ -349,6 +373,33 @@ def test_a_finished_run_is_not_run_again_and_a_damaged_result_not_overwritten(
     monkeypatch.setenv("XLA_FLAGS", "--xla_cpu_enable_fast_math=true")
     told = complete(folder)["environment"]["changes"]
     assert told == ["XLA_FLAGS: (absent) -> --xla_cpu_enable_fast_math=true"]
+
+
+def test_arms_of_a_program_that_diverges_are_left_out_and_the_others_finish(
+    finished, tmp_path, monkeypatch
+):
+    real, begun = ablation_module.fit, []
+
+    def fit(runs, *arguments, **settings):
+        begun.append(len(runs.labels))
+        if len(begun) in diverging:
+            raise DivergedError("the loss of sorted seed 5 is nan at update 1")
+        return real(runs, *arguments, **settings)
+
+    monkeypatch.setattr(ablation_module, "fit", fit)
+    console, stream = shown()
+    diverging = {1, 2}
+    with pytest.raises(DivergedError, match="the loss of sorted seed 5"):
+        complete(tmp_path / "all")
+    diverging = {3}
+    results = complete(tmp_path / "one", console=console)
+    assert begun == [6, 2] * 2
+    assert "left out: the loss of sorted seed 5 is nan" in stream.getvalue()
+    assert [*results["left_out"]] == ["forward", "reversed", "sorted"]
+    assert "the loss of sorted seed 5 is nan" in results["left_out"]["forward"]
+    assert results["records"] == [r for r in finished[1]["records"] if r["arm"] == "stops"]
+    assert results["comparisons"] == []  # each pair has an arm that was left out
+    assert complete(tmp_path / "one") == results
 
 
 # --- what is refused ------------------------------------------------------------------------
@@ -423,6 +474,7 @@ def test_a_run_grows_by_seeds_and_where_it_goes_on_the_same_way_by_epochs():
         (config(), config(longer(replace(RUN.train, batch_size=17)))),
         (config(longer()), config()),
         (config(longer()), config(seeds=3)),
+        (config({"stops": ARMS["stops"]}), config({"stops": ARMS["stops"]}, seeds=3)),
         (config(), config(seeds=3, experiment="other")),
         (config(), config(seeds=3, preset="other")),
         (config(), config(seeds=3, more=1)),

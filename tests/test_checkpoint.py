@@ -49,11 +49,35 @@ def test_a_damaged_checkpoint_is_named_with_its_cause_and_left_alone(tmp_path, h
     for path in (p for p in tmp_path.rglob("*") if p.is_file() and p.parent.name == "d"):
         harm(path)
     before = sorted(tmp_path.rglob("*"))
-    with pytest.raises(UserError, match=r"4 is damaged .*\(.+\): .*deleting that folder") as caught:
+    with pytest.raises(UserError, match=r"4 is damaged .*\(.+\)$") as caught:
         checkpoint.restore(tmp_path, 4, STATE)
     assert "\n" not in str(caught.value)
     assert sorted(tmp_path.rglob("*")) == before
     assert capfd.readouterr() == ("", "")
+
+
+def test_the_last_checkpoint_that_is_whole_is_used_and_a_line_names_each_after_it(tmp_path, capfd):
+    assert checkpoint.restore_last(tmp_path, STATE) is None
+    for number in (3, 4):
+        checkpoint.save(tmp_path, number, other(number))
+    truncated(tmp_path / "4" / "state" / "_METADATA")
+    truncated(tmp_path / "4" / "state" / "manifest.ocdbt")
+    for set_aside in (False, True):
+        assert checkpoint.latest(tmp_path) == 4
+        same(checkpoint.restore_last(tmp_path, STATE, set_aside=set_aside), other(3))
+        said = capfd.readouterr().err
+        assert said.startswith(f"warning: checkpoint {tmp_path / '4'} is damaged")
+        assert said.endswith("; the one before it is used\n")
+        assert said.count("\n") == 1
+    assert checkpoint.latest(tmp_path) == 3
+    checkpoint.save(tmp_path, 4, other(5))
+    same(checkpoint.restore_last(tmp_path, STATE), other(5))
+    assert [path.name[:10] for path in sorted(tmp_path.iterdir())] == ["3", "4", "4.damaged-"]
+    assert capfd.readouterr() == ("", "")
+    for number in "34":
+        flipped(tmp_path / number / "state" / "manifest.ocdbt")
+    with pytest.raises(UserError, match=r"4 is damaged .*\): choose another --workdir, or delete"):
+        checkpoint.restore_last(tmp_path, STATE)
 
 
 @pytest.mark.parametrize("like", [{**STATE, "w": np.zeros((2, 4), np.float32)}, {"w": STATE["w"]}])

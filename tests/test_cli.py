@@ -174,3 +174,14 @@ def test_the_settings_of_every_config_have_a_prefix():
 def test_a_bug_still_shows_where_it_is():
     with pytest.raises(ZeroDivisionError):
         cli.main(lambda: 1 // 0)
+
+
+def test_output_that_nobody_reads_ends_a_script_with_a_line(monkeypatch, capsys):
+    reader, writer = os.pipe()
+    os.close(reader)
+    with open(writer, "w") as unread:
+        monkeypatch.setattr(sys, "stdout", unread)
+        with pytest.raises(SystemExit) as ended:
+            cli.main(lambda: cli.make_console().print("epoch 1"))
+    assert ended.value.code == 128 + signal.SIGPIPE
+    assert capsys.readouterr().err == "stopped: nobody reads the output any more\n"

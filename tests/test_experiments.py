@@ -272,8 +272,11 @@ def test_damaged_files_are_named(monkeypatch, capsys, finished, tmp_path):
     last = saved(folder)[-1]
     for data in last.rglob("d/*"):
         data.write_bytes(data.read_bytes()[:100])
-    assert f"checkpoints/1/{last.name} is damaged" in refused(monkeypatch, capsys, *again)
-    assert not (folder / "results.json").exists()
+    reverse_vs_forward.EXPERIMENT.run()  # from the checkpoint before it
+    said = capsys.readouterr().err
+    assert f"checkpoints/1/{last.name} is damaged" in said
+    assert said.count("\n") == 1
+    assert load_results(folder / "results.json")["records"] == kept["records"]
 
 
 # --- presets and what is told of them ----------------------------------------------------------
@@ -479,6 +482,21 @@ def test_a_changed_run_is_told_without_the_epochs_that_were_published(tmp_path):
     forward, backward = addition_rnn.claims_table(runs_of(results), None).rows
     assert (forward[1], backward[1]) == ("–", "50k, 100 epochs")
     assert forward[-3:] == backward[-3:] == ("–", "–", "not run yet")
+
+
+def test_a_report_has_a_hole_with_its_reason_where_arms_were_left_out(tmp_path, capsys):
+    results = dict(load_results(tables.RESULTS / "mechanisms.quick.json"))
+    left_out = {"forward": "the loss of forward seed 0 is nan at update 1"}
+    for name, arms in (("records", ("arm",)), ("comparisons", ("a", "b"))):
+        results[name] = [x for x in results[name] if not {x[k] for k in arms} & {*left_out}]
+    mechanisms.EXPERIMENT.write_report(
+        results | {"left_out": left_out}, tmp_path, cli.make_console()
+    )
+    report = (tmp_path / "report.md").read_text()
+    for told in (report, capsys.readouterr().out):
+        assert "left out: forward (the loss of forward seed 0 is nan at update 1)" in told
+    assert "| reversed, 10 seeds" in report
+    assert "| forward, 10 seeds" not in report
 
 
 def test_presets_without_results_stand_in_the_tables_of_what_was_published():

@@ -173,6 +173,33 @@ def test_more_epochs_in_a_finished_folder_are_a_longer_run_from_the_start(whole,
 # --- requests and divergence ---------------------------------------------------------------
 
 
+def test_nothing_is_saved_again_where_nothing_was_trained_since(tmp_path, monkeypatch):
+    saved, real = [], checkpoint.save
+
+    def save(folder, number, state):
+        saved.append(number)
+        real(folder, number, state)
+
+    monkeypatch.setattr(checkpoint, "save", save)
+    train("sums", tmp_path, epochs=2)
+    for _ in range(2):
+        train("sums", tmp_path, epochs=2)  # finished
+        with pytest.raises(Interrupted, match=r"stopped after update 8 of 12 .* and saved"):
+            train("sums", tmp_path, Impatient(0))
+    assert saved == [10]  # 8 updates, 2 epochs closed
+
+
+def test_an_error_before_saving_ends_the_training_with_nothing_written(tmp_path):
+    def gone():
+        raise UserError("the folder is gone")
+
+    for stop in (None, Impatient(2)):
+        runs, loop_state = start("sums")
+        with pytest.raises(UserError, match="gone"):
+            fit(runs, loop_state, checkpoints=tmp_path, on_epoch=nothing, on_save=gone, stop=stop)
+        assert not [*tmp_path.iterdir()]
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_saves_and_ends_the_training(tmp_path, monkeypatch, number):
     monkeypatch.setattr(loop, "LOOK", 0.0)

@@ -1,7 +1,9 @@
 """What is recorded of generated questions and of sentence pairs, which are arms like any others."""
 
+import shutil
 from dataclasses import replace
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -110,6 +112,26 @@ def test_a_run_on_sentences_killed_within_ends_like_one_that_was_not(arms, finis
     assert load_results(tmp_path / "results.json")["records"] == finished[1]["records"]
     metrics = (folder / "metrics.jsonl" for folder in (tmp_path, finished[0]))
     assert len({path.read_bytes() for path in metrics}) == 1
+
+
+def test_a_file_that_moved_is_the_same_run(arms, finished, tmp_path, monkeypatch):
+    folder, (old, new) = tmp_path / "run", (tmp_path / name for name in ("train.tsv", "moved.tsv"))
+    shutil.copytree(finished[0], folder)
+    old.write_bytes(Path(arms["forward"].task.train).read_bytes())
+
+    def named(path):
+        return {
+            arm: replace(run, task=replace(run.task, train=str(path))) for arm, run in arms.items()
+        }
+
+    assert complete(folder, named(old)) == load_results(folder / "results.json")
+    (folder / "results.json").unlink()
+    old.rename(new)
+    results = complete(folder, named(new))
+    assert results["records"] == finished[1]["records"]
+    assert results["config"]["arms"]["forward"]["task"]["train"] == str(new)
+    monkeypatch.setattr(ablation_module, "train_group", None)  # it is finished
+    assert complete(folder, arms) == results
 
 
 # --- one by one, of answers made by hand ---------------------------------------------------

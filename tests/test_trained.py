@@ -397,7 +397,7 @@ def test_damaged_vocabularies_are_one_line(saved, tmp_path, damage):
         Trained.load(tmp_path)
     assert "\n" not in str(caught.value)
     (tmp_path / VOCABULARIES).unlink()
-    with pytest.raises(UserError, match=r"vocabularies\.json does not exist: give the workdir of"):
+    with pytest.raises(UserError, match=r"vocabularies\.json does not exist: restore it, or give"):
         Trained.load(tmp_path)
 
 

@@ -2,6 +2,9 @@
 
 import json
 import os
+import shutil
+from contextlib import ExitStack
+from pathlib import Path
 
 import jax
 import pytest
@@ -42,6 +45,37 @@ def test_the_same_run_goes_on_and_another_is_refused_with_the_difference(tmp_pat
         Workdir(folder, other)
 
 
+def pinned(sha256="1f", name="train.tsv", **task) -> dict:
+    task = {"type": "Sentences", "train": name, "dev": None, "sha256": sha256, **task}
+    train = {"epochs": 2, "shown": 5, "show_every": 25}
+    return {"arms": {"train": {"task": task, "train": train}}, "seeds": 2}
+
+
+def test_what_decides_no_number_is_no_other_run(tmp_path):
+    with Workdir(tmp_path, pinned()) as workdir:
+        workdir.append([record(1)])
+        workdir.results_file.write_text("{}")
+    moved = pinned(name="/data/pairs.tsv")
+    moved["arms"]["train"]["train"] |= {"shown": 1, "show_every": 2}
+    with Workdir(tmp_path, moved, lambda *_: pytest.fail("it is the same run")) as workdir:
+        assert workdir.results_file.read_text() == "{}"
+        assert json.loads(workdir.config_file.read_text()).items() >= moved.items()
+    with Workdir(tmp_path, moved | {"seeds": 3}, lambda held, asked: held == moved) as workdir:
+        assert workdir.cohorts == (2, 1)
+    moved |= {"seeds": 3}
+    for other, said in (
+        (pinned("2e"), r"the content of its files has changed; task\.train: /data"),
+        (pinned(dev="train.tsv"), r"task\.dev: None -> train\.tsv"),
+        (pinned(None, name="x.tsv"), r"the content of its files has changed; task\.train: /data"),
+    ):
+        with pytest.raises(UserError, match=said):
+            Workdir(tmp_path, other | {"seeds": 3})
+    longer = pinned()
+    longer["arms"]["train"]["train"]["epochs"] = 3
+    with pytest.raises(UserError, match=r"holds another run \(train.epochs: 2 -> 3\): choose"):
+        Workdir(tmp_path, longer | {"seeds": 3})
+
+
 def test_settings_may_change_until_something_has_been_run(tmp_path):
     other = CONFIG | {"seeds": 3}
     with Workdir(tmp_path, CONFIG):
@@ -62,7 +96,7 @@ def test_a_folder_with_something_else_in_it_is_refused(tmp_path):
 
 def test_what_a_kill_while_starting_leaves_is_no_other_run(tmp_path):
     (tmp_path / LOCK).touch()
-    (tmp_path / "config.json.partial").write_text("{")
+    (tmp_path / "config.json.17.partial").write_text("{")
     with Workdir(tmp_path, CONFIG) as workdir:
         assert json.loads(workdir.config_file.read_text())["seeds"] == 2
         assert workdir.environment_changes == []
@@ -89,11 +123,65 @@ def test_a_folder_that_checkpoints_cannot_be_loaded_from_is_refused(tmp_path, na
     assert not [*tmp_path.iterdir()]
 
 
+def test_a_name_that_is_no_utf8_is_refused_before_anything_is_made(tmp_path):
+    folder = Path(os.fsdecode(bytes(tmp_path / "run") + b"\xff"))
+    with pytest.raises(UserError, match=r"udcff' is no UTF-8.*: choose") as caught:
+        Workdir(folder, CONFIG)
+    assert str(caught.value).isascii()
+    assert not folder.exists()
+
+
 def test_two_processes_cannot_share_a_workdir(tmp_path):
     with Workdir(tmp_path, CONFIG), pytest.raises(UserError, match="another process is running"):
         Workdir(tmp_path, CONFIG)
     with Workdir(tmp_path, CONFIG):
         pass
+
+
+@pytest.mark.parametrize("anew", [False, True])
+def test_a_workdir_that_was_deleted_or_made_anew_is_written_to_no_more(tmp_path, anew):
+    folder = tmp_path / "run"
+    with ExitStack() as both:
+        old = both.enter_context(Workdir(folder, CONFIG))
+        old.append([record(1)])
+        shutil.rmtree(folder)
+        if anew:
+            both.enter_context(Workdir(folder, CONFIG)).append([record(2)])
+        for write in (
+            old.check,
+            lambda: old.append([record(3)]),
+            lambda: old.append_at_once([record(3)]),
+            lambda: old.forget({("a", 0)}, 0, set()),
+            lambda: old.spent(1.0),
+        ):
+            with pytest.raises(UserError, match=r"run was deleted or moved, or another run has it"):
+                write()
+        if anew:
+            assert Workdir.records(old) == [record(2)]
+        else:
+            assert not folder.exists()
+
+
+def write_to(folder):
+    with Workdir(folder, CONFIG) as workdir:
+        workdir.append([record(1)])
+        workdir.spent(1.0)
+
+
+@pytest.mark.parametrize("name", [LOCK, "metrics.jsonl", "seconds.txt"])
+@pytest.mark.parametrize("there", [True, False])
+def test_no_link_is_followed_out_of_a_workdir(tmp_path, name, there):
+    folder, precious = tmp_path / "run", tmp_path / "precious.txt"
+    with Workdir(folder, CONFIG):
+        pass
+    if there:
+        precious.write_text("years of work")
+    (folder / name).unlink(missing_ok=True)
+    (folder / name).symlink_to(precious)
+    with pytest.raises(UserError, match=f"{name} is a link"):
+        write_to(folder)
+    assert precious.exists() == there
+    assert not there or precious.read_text() == "years of work"
 
 
 def test_records_come_back_exactly_however_they_are_added(tmp_path):
@@ -150,8 +238,10 @@ def test_a_run_that_grew_keeps_its_records_and_its_results_under_another_name(tm
             assert workdir.cohorts == cohorts
             assert workdir.records() == [record(1)]
             assert not workdir.results_file.exists()
-            assert (tmp_path / "results.before-1.json").read_text() == "first"
-            assert len([*tmp_path.glob("results.before-*")]) == number
+            kept = {n: tmp_path / f"results.before-{n}.json" for n in range(1, number + 1)}
+            assert {*tmp_path.glob("results.before-*")} == {*kept.values()}
+            told = ["first"] + ["next"] * (number - 1)
+            assert [path.read_text() for path in kept.values()] == told
             workdir.results_file.write_text("next")
         with Workdir(tmp_path, asked, more) as workdir:
             assert workdir.cohorts == cohorts
@@ -261,10 +351,46 @@ def test_a_line_cut_by_a_kill_is_dropped_but_damage_elsewhere_is_named(tmp_path)
             workdir.records()
 
 
-def test_a_damaged_config_is_named(tmp_path):
-    (tmp_path / "config.json").write_text('{"experiment": ')
-    with pytest.raises(UserError, match=r"config\.json is damaged"):
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "7",
+        json.dumps(record(1, arm=1)),  # pyrefly: ignore
+        json.dumps({k: v for k, v in record(1).items() if k != "split"}),
+        json.dumps(record(1) | {"more": 1}),
+        json.dumps(record(1) | {"value": None}),
+        json.dumps(record(1) | {"value": float("nan")}),
+        json.dumps(record(1) | {"value": 10**400}),
+        "[" * 100_000,
+    ],
+)
+def test_a_record_that_is_none_is_named_with_its_line(tmp_path, damage):
+    with Workdir(tmp_path, CONFIG) as workdir:
+        workdir.append([record(1)])
+        workdir.metrics_file.write_text(f"{workdir.metrics_file.read_text()}{damage}\n")
+        with pytest.raises(UserError, match=r"line 2 of .*metrics\.jsonl is damaged") as caught:
+            workdir.forget({("a", 0)}, 0, set())
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        '{"experiment": ',
+        "[]",
+        '{"environment": 7}',
+        '{"environment": []}',
+        '{"cohorts": 7}',
+        '{"seeds": NaN}',
+        '{"a": ' * 100_000,
+    ],
+)
+def test_a_damaged_config_is_named(tmp_path, damage):
+    (tmp_path / "config.json").write_text(damage)
+    with pytest.raises(UserError, match=r"config\.json is damaged") as caught:
         Workdir(tmp_path, CONFIG)
+    assert "\n" not in str(caught.value)
+    assert (tmp_path / "config.json").read_text() == damage
 
 
 def test_writing_replaces_a_file_whole(tmp_path):
@@ -276,6 +402,23 @@ def test_writing_replaces_a_file_whole(tmp_path):
     with pytest.raises(ValueError, match="not JSON compliant"):
         write_json(path, float("nan"))
     assert json.loads(path.read_text()) == [2]
+
+
+def test_two_processes_that_write_one_file_leave_one_whole(tmp_path, monkeypatch):
+    path, real = tmp_path / "a.tsv", os.replace
+
+    def replaced_later(partial, target):
+        with monkeypatch.context() as other:
+            other.setattr(os, "replace", real)
+            other.setattr(os, "getpid", lambda: 1)
+            write_atomically(path, "theirs")
+        assert path.read_text() == "theirs"
+        real(partial, target)
+
+    monkeypatch.setattr(os, "replace", replaced_later)
+    write_atomically(path, "ours")
+    assert path.read_text() == "ours"
+    assert [p.name for p in tmp_path.iterdir()] == ["a.tsv"]
 
 
 def test_the_environment_tells_devices_and_versions():

@@ -6,6 +6,7 @@ A results.json is an object of
 - ``config``, ``config_hash``: the settings of every arm, the seeds, and their hash;
 - ``environment``: versions and devices;
 - ``comparisons``: a list of `stats.Comparison`, empty for a run of one arm;
+- ``left_out``: ``{arm: why}``, where the training of some arms diverged;
 - ``series``: what was measured, a line for each arm, split and metric, which keeps the file small:
   ``{"arm", "split", "metric", "epochs": [...], "values": {seed: [value at each epoch]}}``.
 
@@ -17,7 +18,7 @@ import math
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any, TypedDict, get_type_hints
 
 from s2sjax.errors import UserError
 
@@ -35,12 +36,27 @@ class Record(TypedDict):
     value: float
 
 
+_TYPES = get_type_hints(Record)
+KINDS = {"experiment": str, "preset": str, "config": dict, "config_hash": str}
+KINDS |= {"environment": dict, "comparisons": list}
+
+
+def checked(values: Any) -> Record:
+    """A record as it was read; of a damaged one an error of any kind."""
+    right = all(type(values[name]) is _TYPES[name] for name in _TYPES if name != "value")
+    if not (right and len(values) == len(_TYPES) and math.isfinite(values["value"])):
+        raise ValueError(f"not finite, or of another type: {str(values)[:200]}")
+    return values
+
+
 def load_results(path: Path) -> Results:
     """Reads a results.json; raises UserError where it is missing or damaged."""
     try:
         results = json.loads(path.read_text(encoding="utf-8"))
-        for name in ("experiment", "preset", "config", "config_hash", "environment", "comparisons"):
-            results[name]  # KeyError where it is missing
+        for name, kind in KINDS.items():
+            if not isinstance(results[name], kind):
+                raise TypeError(f"{name} must be of type {kind.__name__}")
+        math.isfinite(results.get("seconds", 0.0))  # TypeError for what is no number
         results["records"] = _unpacked(results.pop("series"))
     except FileNotFoundError:
         raise UserError(f"{path} does not exist: run the experiment that writes it.") from None
@@ -122,8 +138,8 @@ def _unpacked(lines: Any) -> list[Record]:
                 record = Record(
                     arm=arm, seed=int(seed), split=split, epoch=epoch, metric=metric, value=value
                 )
-                if not math.isfinite(value) or (*record.values(),)[:-1] in records:
-                    raise ValueError(f"not finite, or there twice: {record}")
+                if (*checked(record).values(),)[:-1] in records:
+                    raise ValueError(f"there twice: {record}")
                 records[(*record.values(),)[:-1]] = record
     if not records:
         raise ValueError("it holds no records")

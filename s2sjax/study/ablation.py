@@ -6,10 +6,11 @@ where shapes agree.
 """
 
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
-from itertools import combinations
+from itertools import combinations, product
 from typing import Any
 
 from rich.console import Console
@@ -21,14 +22,16 @@ from s2sjax.report.results import Record, Results, dump_results, load_results
 from s2sjax.report.tables import metric_name, score_table
 from s2sjax.serial import config_hash, differences, from_json, to_json
 from s2sjax.study.group import Group
-from s2sjax.study.records import Observer, final_records
-from s2sjax.train.loop import fit, resume
-from s2sjax.train.metrics import EXACT_MATCH
+from s2sjax.study.records import Observer, dev_metrics, final_records, record
+from s2sjax.train.loop import DivergedError, fit, resume
 from s2sjax.train.progress import EpochProgress
 from s2sjax.train.run import Run, program_key
 from s2sjax.train.saved import write_vocabularies
 from s2sjax.train.stopping import Stop
-from s2sjax.train.workdir import Workdir, environment
+from s2sjax.train.workdir import Workdir, environment, renamed
+
+COUNT = "records"
+"""The last record of every replica: how many others there are. A damaged file has fewer."""
 
 
 @dataclass(frozen=True)
@@ -142,14 +145,15 @@ def run(
     """Train, score and compare; returns the results and writes them to the workdir.
 
     What is finished in the workdir is not run again. The scores of each program are shown when it
-    ends. `pairs` (a, b) of arms are compared, a with b, by `metrics` on the test set.
+    ends. `pairs` (a, b) of arms are compared, a with b, by `metrics` on the test set. The arms of a
+    program that diverges are left out, unless all do.
     """
     config, path = ablation.config, workdir.results_file
     identity = {"experiment": experiment, "preset": preset, "config": config}
-    identity |= {"config_hash": config_hash(config)}
     if path.exists():
         results = load_results(path)
-        if changed := differences({name: results[name] for name in identity}, identity):
+        held = renamed({name: results[name] for name in identity}, identity)
+        if changed := differences(held, identity):
             what = f"{path} is not of this run ({changed[0]})"
             raise UserError(f"{what}: move it away, or start elsewhere")
         console.print(f"{workdir.path} holds the finished run; nothing is trained again")
@@ -159,21 +163,33 @@ def run(
         console.print(f"begun under {'; '.join(changes)}: {numbers}")
     groups = replace(ablation, cohorts=workdir.cohorts).groups
     write_vocabularies(workdir, groups)
+    left_out: dict[str, str] = {}  # {arm: why}
     for number, (name, group) in enumerate(groups.items(), start=1):
         title = f"program {number} of {len(groups)}: {', '.join(group.arms)}"
-        train_group(group, workdir, name, console, title, stop)
+        try:
+            train_group(group, workdir, name, console, title, stop)
+        except DivergedError as error:
+            left_out |= dict.fromkeys(group.arms, str(error))
+            if len(left_out) == len(ablation.arms):
+                raise
+            console.print(f"left out: {error}", soft_wrap=True)
+            continue
         if number < len(groups):  # after the last one the report shows all
             own = {**identity, "records": _records(group, workdir)}
             table = score_table(own, {metric_name(m): m for m in metrics})
             console.print(replace(table, title=f"Program {number}, test set").rich())
-    records = in_order(workdir.records())
+    kept = (r for r in workdir.records() if r["arm"] not in left_out and r["metric"] != COUNT)
+    records = in_order([*kept])
+    pairs = [(a, b) for a, b in pairs if not {a, b} & {*left_out}]
     results = {
         **identity,
+        "config_hash": config_hash(config),
         "environment": environment() | ({"changes": changes} if changes else {}),
         "seconds": round(workdir.seconds(), 1),
         "comparisons": comparisons(records, pairs, metrics),
         "records": records,
-    }
+    } | ({"left_out": left_out} if left_out else {})
+    workdir.check()
     write_atomically(path, dump_results(results))
     return load_results(path)
 
@@ -183,10 +199,12 @@ def train_group(
 ) -> None:
     """Train and score one program unless that is done; its checkpoints are in the folder `name`."""
     train, replicas = group.run.train, {*group.replicas}
+    own = _records(group, workdir)
+    held = Counter((r["arm"], r["seed"]) for r in own)
     scored = {
         (r["arm"], r["seed"])
-        for r in _records(group, workdir)
-        if (r["split"], r["metric"]) == ("test", EXACT_MATCH)
+        for r in own
+        if (r["metric"], r["value"] + 1) == (COUNT, held[r["arm"], r["seed"]])
         and (train.patience is not None or r["epoch"] == train.epochs)
     }
     if scored == replicas:
@@ -202,12 +220,12 @@ def train_group(
         console.print(f"going on from the checkpoint after update {updates:,} (epoch {done})")
     due = {e for e in range(1, done + 1) if e % train.eval_every == 0 or e == train.epochs}
     workdir.forget(replicas, done, due)
-    own, wanted = _records(group, workdir), {(*replica, e) for replica in replicas for e in due}
-    for metric in ("epoch_loss", EXACT_MATCH):
-        if {(r["arm"], r["seed"], r["epoch"]) for r in own if r["metric"] == metric} != wanted:
-            lost = f"does not hold the records of the {done} epochs that the checkpoint has"
-            remedy = "restore it, or start in another --workdir"
-            raise UserError(f"{workdir.metrics_file} {lost}: {remedy}")
+    own = [(r["arm"], r["seed"], r["epoch"], r["metric"]) for r in _records(group, workdir)]
+    wanted = product(group.replicas, due, dev_metrics(group))
+    if sorted(own) != sorted((*replica, epoch, metric) for replica, epoch, metric in wanted):
+        lost = f"does not hold the records of the {done} epochs that the checkpoint has"
+        remedy = "restore it, or start in another --workdir"
+        raise UserError(f"{workdir.metrics_file} {lost}: {remedy}")
     with EpochProgress(console, done, train.epochs) as progress:
         state = fit(
             runs,
@@ -215,6 +233,7 @@ def train_group(
             checkpoints=checkpoints,
             on_epoch=Observer(group, runs, workdir, progress, started),
             on_updates=progress.move,
+            on_save=workdir.check,
             stop=stop,
         )
     if stop:
@@ -222,8 +241,11 @@ def train_group(
         raise Interrupted(message, stop.signal or 0)
     console.print("scoring ...")
     started = time.monotonic()
-    records = final_records(group, runs, state, int(state.epoch[0]))
-    workdir.append_at_once(records)  # having one of them means having all
+    epoch = int(state.epoch[0])
+    records = final_records(group, runs, state, epoch)
+    held = Counter((r["arm"], r["seed"]) for r in [*_records(group, workdir), *records])
+    records += [record(*one, "test", epoch, COUNT, float(held[one])) for one in group.replicas]
+    workdir.append_at_once(records)
     workdir.spent(time.monotonic() - started)
 
 

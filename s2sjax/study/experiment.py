@@ -241,9 +241,22 @@ class Experiment:
                 suited.write_report(results, folder, console)
 
     def write_report(self, results: Results, folder: Path, console: Console) -> None:
-        """Write the report and its pictures, and print it."""
-        pictures = self.draw(results, folder)
-        answer, sections = self.headline(results), [*self.tables(results).values(), *pictures]
+        """Write the report and its pictures, and print it.
+
+        Where arms were left out, it says why and shows the others' scores: what is told of arms by
+        name would miss them.
+        """
+        sections: list[Section]
+        if left_out := results.get("left_out"):
+            answer = "; ".join(f"left out: {arm} ({why})" for arm, why in left_out.items())
+            sections = [
+                tables.score_table(results, self.scores),
+                tables.comparison_table(results),
+                tables.per_seed_table(results, self.primary),
+            ]
+        else:
+            pictures, answer = self.draw(results, folder), self.headline(results)
+            sections = [*self.tables(results).values(), *pictures]
         title = f"# {self.name}, {results['preset']}"
         made = f"{tables.provenance(results)} It took {duration(results.get('seconds', 0))}."
         tables.write_report(folder / "report.md", [title, answer, *sections, made])

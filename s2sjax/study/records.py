@@ -69,6 +69,13 @@ def records_of(group: Group, split: str, epoch: int, evaluation: Evaluation) -> 
                 yield record(arm, seed, split, epoch, "perplexity", math.exp(min(value, 700)))
 
 
+def dev_metrics(group: Group) -> set[str]:
+    """What every replica has a record of in every epoch that is evaluated."""
+    shares = {"all", "content", "exact_match"}
+    names = {f"{how}/{share}" for how in ("teacher_forced", "free_running") for share in shares}
+    return names | {"epoch_loss", "loss"} | ({"perplexity", "BLEU"} if from_files(group) else set())
+
+
 def final_records(group: Group, runs: Stack, state: TrainState, epoch: int) -> list[Record]:
     """All scores of the trained replicas; training pairs from files are not scored."""
     test = evaluate_split(group, runs, state.scored, "test")

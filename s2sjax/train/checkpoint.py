@@ -38,21 +38,51 @@ def save(directory: Path, number: int, state: object) -> None:
         directory,
         lambda checkpointer: checkpointer.save(number, sealed, force=True),
         f"checkpoint {number} cannot be written to {directory}",
-        "make room or give rights; the same command then goes on from the checkpoint before it",
+        ": make room or give rights; the same command then goes on from the checkpoint before it",
     )
 
 
 def latest(directory: Path) -> int | None:
     """Number of the last complete checkpoint, or None; raises UserError where it cannot be read."""
+    return next(iter(_numbers(directory)), None)
+
+
+def _numbers(directory: Path) -> list[int]:
+    """Numbers of the complete checkpoints, the last first."""
     if not directory.is_dir():
-        return None
-    last = _attempt(
+        return []
+    listed = _attempt(
         directory,
-        lambda checkpointer: checkpointer.latest,
+        lambda checkpointer: checkpointer.checkpoints,
         f"the checkpoints in {directory} cannot be listed",
-        "give rights, or choose another --workdir",
+        ": give rights, or choose another --workdir",
     )
-    return None if last is None else last.step
+    return sorted((one.step for one in listed), reverse=True)
+
+
+def restore_last(directory: Path, like: T, *, set_aside: bool = False) -> T | None:
+    """Load the last checkpoint that can be loaded; None where there is no checkpoint.
+
+    A line on stderr names each one after it, which is damaged; `set_aside` renames it, so that
+    training can go on. Raises UserError where there are checkpoints and none can be loaded.
+    """
+    damaged: dict[int, UserError] = {}
+    for number in _numbers(directory):
+        try:
+            state = restore(directory, number, like)
+        except UserError as error:
+            damaged[number] = error
+            continue
+        for other, error in damaged.items():
+            print(f"warning: {error}; the one before it is used", file=sys.stderr)
+            if set_aside:
+                name = f"{other}.damaged-{time.time():.0f}"
+                (directory / str(other)).rename(directory / name)
+        return state
+    if damaged:
+        remedy = f"choose another --workdir, or delete {directory} to train its arms anew"
+        raise UserError(f"{next(iter(damaged.values()))}: {remedy}")
+    return None
 
 
 def restore(directory: Path, number: int, like: T) -> T:
@@ -66,14 +96,10 @@ def restore(directory: Path, number: int, like: T) -> T:
         {"state": like, "seal": _seal(0, ())},
     )
     what = f"checkpoint {directory / str(number)} is damaged or of another run or version"
-    remedy = (
-        "choose another --workdir; where a crash damaged it, deleting that folder goes on from the "
-        "checkpoint before it"
-    )
-    loaded = _attempt(directory, lambda saved: saved.load(number, abstract), what, remedy)
+    loaded = _attempt(directory, lambda saved: saved.load(number, abstract), what)
     loaded = jax.device_get(loaded)
     if not np.array_equal(loaded["seal"], _seal(number, loaded["state"])):
-        raise UserError(f"{what} (it is not what was saved as {number}): {remedy}")
+        raise UserError(f"{what} (it is not what was saved as {number})")
     return loaded["state"]
 
 
@@ -85,7 +111,7 @@ def _seal(number: int, state: object) -> np.ndarray:
     return np.array([number, checksum], np.uint32)
 
 
-def _attempt(directory: Path, action: Callable[[Any], Any], what: str, remedy: str) -> Any:
+def _attempt(directory: Path, action: Callable[[Any], Any], what: str, remedy: str = "") -> Any:
     """Do something with the checkpoints of a folder; a failure becomes a UserError of one line."""
     from orbax.checkpoint import v1 as ocp  # here, because the import takes long
 
@@ -105,7 +131,7 @@ def _attempt(directory: Path, action: Callable[[Any], Any], what: str, remedy: s
                 thread.join(timeout=2)
         time.sleep(0.5)
         gc.collect()
-    raise UserError(f"{what} ({reason}): {remedy}")
+    raise UserError(f"{what} ({reason}){remedy}")
 
 
 def _reason(error: Exception) -> str:

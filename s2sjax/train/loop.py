@@ -34,6 +34,10 @@ HOST_BATCHES = 16
 """Batches that are gathered on the host at once, where the rows stay there."""
 
 
+class DivergedError(UserError):
+    """A loss or a parameter of a replica is not finite."""
+
+
 class Stack(NamedTuple):
     """Replicas of one program, and their rows."""
 
@@ -76,12 +80,10 @@ def begin(runs: Stack, state: TrainState) -> LoopState:
 
 def resume(runs: Stack, loop_state: LoopState, checkpoints: Path) -> tuple[LoopState, bool]:
     """The last checkpoint in place of `loop_state`, if there is one, and whether there is."""
-    last = checkpoint.latest(checkpoints)
-    if last is None:
-        return loop_state, False
     n = len(runs.labels)
     like = jax.tree.map(lambda x: jax.ShapeDtypeStruct((n, *x.shape[1:]), x.dtype), loop_state)
-    return spread(checkpoint.restore(checkpoints, last, like), runs.programs.mesh), True
+    last = checkpoint.restore_last(checkpoints, like, set_aside=True)
+    return (loop_state, False) if last is None else (spread(last, runs.programs.mesh), True)
 
 
 def fit(
@@ -91,6 +93,7 @@ def fit(
     checkpoints: Path,
     on_epoch: Callable[[Epoch], None],
     on_updates: Callable[[float, bool], None] = lambda epochs, compiled: None,
+    on_save: Callable[[], None] = lambda: None,
     stop: Stop | None = None,
 ) -> TrainState:
     """Train to the last epoch, or until every replica has stopped early.
@@ -102,10 +105,11 @@ def fit(
         on_epoch: called after every epoch, before its checkpoint is saved.
         on_updates: called between chunks with the epochs done, a fraction, and whether the chunk
             was the first of its bucket, which is compiled.
+        on_save: called before a checkpoint is saved; an error that it raises ends the training.
         stop: asked between chunks.
 
     Raises:
-        UserError: a loss or a parameter is not finite; nothing of that epoch is saved.
+        DivergedError: a loss or a parameter is not finite; nothing of that epoch is saved.
         Interrupted: a signal asked to stop; the state is saved.
     """
     stop = Stop() if stop is None else stop  # one that nobody asked is false
@@ -116,6 +120,7 @@ def fit(
 
     def save() -> None:
         stop.saving()
+        on_save()
         number = int(state.update[0]) + int(state.epoch[0])  # closing an epoch changes it, too
         if checkpoint.latest(checkpoints) != number:  # else nothing was done since
             checkpoint.save(checkpoints, number, fetch(LoopState(state, losses), replicas))
@@ -137,7 +142,8 @@ def fit(
         kept = "nothing was saved yet"
         if checkpoint.latest(checkpoints) is not None:
             kept = f"the last checkpoint is kept in {checkpoints}"
-        raise UserError(f"{what}; {kept}; a smaller --optim.learning-rate may help")
+        helps = "a smaller --optim.learning-rate or --optim.clip, or a larger --optim.epsilon,"
+        raise DivergedError(f"{what}; {kept}; {helps} may help")
 
     with stop.training():
         while int(state.epoch[0]) < training.epochs and not stopped(state, training):

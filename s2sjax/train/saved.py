@@ -37,9 +37,6 @@ class Entry(NamedTuple):
     def load(self, workdir: Path, runs: Mapping[str, Run]) -> TrainedStack:
         """Restore its last checkpoint; raises UserError where there is none."""
         folder = workdir / "checkpoints" / self.folder
-        last = checkpoint.latest(folder)
-        if last is None:
-            raise UserError(f"{folder} has no checkpoint yet: let the training go on")
         own = {arm: runs[arm] for arm in self.formatters}
         run, formatter = next(iter(own.values())), next(iter(self.formatters.values()))
         trainer, n = make_trainer(run, formatter), len(own) * len(self.seeds)
@@ -49,8 +46,10 @@ class Entry(NamedTuple):
         like = jax.tree.map(
             lambda x: jax.ShapeDtypeStruct((n, *x.shape), x.dtype), LoopState(state, losses)
         )
-        params = checkpoint.restore(folder, last, like).state.scored
-        programs = Programs(trainer, make_mesh(n))
+        last = checkpoint.restore_last(folder, like)
+        if last is None:
+            raise UserError(f"{folder} has no checkpoint yet: let the training go on")
+        programs, params = Programs(trainer, make_mesh(n)), last.state.scored
         return TrainedStack(own, self.formatters, self.seeds, self.widths, programs, params)
 
 
@@ -97,7 +96,7 @@ def read_run(workdir: Path) -> tuple[dict[str, Run], list[Entry]]:
     config, path = workdir / "config.json", workdir / VOCABULARIES
     for file in (config, path):
         if not file.is_file():
-            raise UserError(f"{file} does not exist: give the workdir of a run")
+            raise UserError(f"{file} does not exist: restore it, or give the workdir of a run")
     remedy = "restore it, or train the run again in another workdir"
     held, values = read_json(config, remedy), read_json(path, remedy)
     try:

@@ -20,13 +20,13 @@ from collections.abc import Callable, Iterable, Mapping
 from importlib.metadata import version
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import jax
 
 from s2sjax.errors import UserError
 from s2sjax.files import PARTIAL, read_json, write_atomically, write_json
-from s2sjax.report.results import Record
+from s2sjax.report.results import Record, checked
 from s2sjax.serial import differences
 from s2sjax.train.replicas import NUMERICS
 
@@ -75,12 +75,17 @@ class Workdir:
             raise UserError(f"{path.absolute()}: Orbax loads from no folder with [ or \\ in it")
         if path.exists() and not path.is_dir():
             raise UserError(f"{path} is a file: choose a folder as --workdir")
-        started = {LOCK, self.checkpoints.name, self.config_file.name + PARTIAL}
+        try:
+            str(path.absolute()).encode()
+        except UnicodeEncodeError as error:
+            what = f"{str(path)!a} is no UTF-8, and checkpoints need that"
+            raise UserError(f"{what}: choose another --workdir") from error
         there = {file.name for file in path.iterdir()} if path.exists() else set()
+        started = {LOCK, self.checkpoints.name, *(n for n in there if n.endswith(PARTIAL))}
         if self.config_file.name not in there and there - started:  # else a kill left them
             raise UserError(f"{path} is not empty and holds no run: choose another --workdir")
         self.checkpoints.mkdir(parents=True, exist_ok=True)
-        self._lock = (path / LOCK).open("a")
+        self._lock = _opened(path / LOCK)
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             self._claim(json.loads(json.dumps(config)), is_extension)
@@ -97,15 +102,17 @@ class Workdir:
         if not self.config_file.exists():
             write_json(self.config_file, {**config, "environment": now})
         held = read_json(self.config_file, ELSEWHERE)
-        if not isinstance(held, dict):
-            raise UserError(f"{self.config_file} is damaged (no object): {ELSEWHERE}")
-        began, cohorts = held.pop("environment", None), held.pop("cohorts", [])
+        try:
+            began, cohorts = {**held.pop("environment", {})}, [*held.pop("cohorts", [])]
+        except (AttributeError, TypeError) as error:
+            raise UserError(f"{self.config_file} is damaged ({error}): {ELSEWHERE}") from error
         left = (self.metrics_file, self.results_file, *self.checkpoints.iterdir())
+        same = renamed(held, config)
         if held != config and not any(path.exists() for path in left):  # nothing is lost
             write_json(self.config_file, {**config, "environment": now})
             self.clock_file.unlink(missing_ok=True)
             cohorts = []
-        elif held != config and is_extension(held, config):
+        elif same != config and is_extension(same, config):
             cohorts = cohorts or [held["seeds"]]
             if config["seeds"] > held["seeds"]:
                 cohorts.append(config["seeds"] - held["seeds"])
@@ -113,10 +120,12 @@ class Workdir:
                 names = (self.path / f"results.before-{n}.json" for n in count(1))
                 self.results_file.rename(next(path for path in names if not path.exists()))
             write_json(self.config_file, {**config, "environment": began, "cohorts": cohorts})
-        elif held != config:
-            summary = _summary(held, config)
+        elif same != config:
+            summary = _summary(same, config)
             raise UserError(f"{self.path} holds another run ({summary}): {ELSEWHERE}")
-        self.environment_changes = differences(began or {}, now)
+        elif held != config:
+            write_json(self.config_file, {**config, "environment": began, "cohorts": cohorts})
+        self.environment_changes = differences(began, now)
         self.cohorts = tuple(cohorts)
 
     def __enter__(self) -> "Workdir":
@@ -125,15 +134,30 @@ class Workdir:
     def __exit__(self, *_: object) -> None:
         self._lock.close()
 
+    def check(self) -> None:
+        """Raise UserError unless the folder is still this object's; it calls it before it writes.
+
+        A folder that was deleted, or made anew by another run, is not.
+        """
+        try:
+            mine = os.path.samestat(os.fstat(self._lock.fileno()), (self.path / LOCK).stat())
+        except OSError:
+            mine = False
+        if not mine:
+            gone = f"{self.path} was deleted or moved, or another run has it now"
+            raise UserError(f"{gone}: this run writes nothing more to it; start it again")
+
     def append(self, records: Iterable[Record]) -> None:
         """Add records to `metrics_file`, on disk when the call returns."""
-        with self.metrics_file.open("a", encoding="utf-8") as file:
+        self.check()
+        with _opened(self.metrics_file) as file:
             file.write(_lines(records))
             file.flush()
             os.fsync(file.fileno())
 
     def append_at_once(self, records: Iterable[Record]) -> None:
         """Add records such that a kill leaves all of them or none."""
+        self.check()
         write_atomically(self.metrics_file, _lines([*self.records(), *records]))
 
     def records(self) -> list[Record]:
@@ -144,9 +168,8 @@ class Workdir:
         found = []
         for number, line in enumerate(text[: text.rfind("\n") + 1].splitlines(), start=1):
             try:
-                found.append(json.loads(line))
-                found[-1]["epoch"], found[-1]["seed"]
-            except (ValueError, TypeError, KeyError) as error:
+                found.append(checked(json.loads(line)))
+            except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
                 what = f"line {number} of {self.metrics_file} is damaged"
                 raise UserError(
                     f"{what}: restore the file, or start in another --workdir"
@@ -165,12 +188,14 @@ class Workdir:
             before = r["epoch"] <= epoch and r["epoch"] in due
             return (r["arm"], r["seed"]) not in replicas or (before and not at_the_end)
 
+        self.check()
         if self.metrics_file.exists():
             write_atomically(self.metrics_file, _lines(filter(kept, self.records())))
 
     def spent(self, seconds: float) -> None:
         """Note time spent on this run."""
-        with self.clock_file.open("a", encoding="utf-8") as file:
+        self.check()
+        with _opened(self.clock_file) as file:
             file.write(f"\n{seconds:.3f}")  # a line that a kill cuts short costs no other
 
     def seconds(self) -> float:
@@ -181,13 +206,39 @@ class Workdir:
         return sum((float(s) for s in lines if re.fullmatch(r"[0-9]+\.[0-9]{3}", s)), 0.0)
 
 
+def _opened(path: Path) -> TextIO:
+    """Open a file of a workdir to add to it, unless it is a link, which could lead out of it."""
+    if path.is_symlink():
+        raise UserError(f"{path} is a link: put the file itself there, or remove it")
+    return path.open("a", encoding="utf-8")
+
+
 def _lines(records: Iterable[Record]) -> str:
     return "".join(json.dumps(record, allow_nan=False) + "\n" for record in records)
+
+
+def renamed(held: Any, config: Any) -> Any:
+    """A held config with what decides no number as in another config.
+
+    That is what is shown while training, and the names of files whose content is the same.
+    """
+    if not (isinstance(held, Mapping) and isinstance(config, Mapping)):
+        return held
+    free: dict[str, type] = {"shown": int, "show_every": int}
+    if held.get("sha256") is not None and held["sha256"] == config.get("sha256"):
+        free |= dict.fromkeys(("train", "dev", "test", "file"), str)
+    return {
+        name: config[name]
+        if name in free and type(value) is type(config.get(name)) is free[name]
+        else renamed(value, config.get(name))
+        for name, value in held.items()
+    }
 
 
 def _summary(held: Mapping[str, Any], config: Mapping[str, Any]) -> str:
     """The first differences of two configs; what differs in every arm is named once."""
     lines = [re.sub(r"^arms\.[^.]+\.", "", line) for line in differences(held, config)]
+    lines = [re.sub(r".*\bsha256: .*", "the content of its files has changed", x) for x in lines]
     lines = sorted(dict.fromkeys(lines), key=lambda line: "." in line.partition(":")[0])
     more = f" and {len(lines) - 4} more" if len(lines) > 4 else ""
     return "; ".join(lines[:4]) + more
