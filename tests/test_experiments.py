@@ -525,7 +525,7 @@ def test_a_claim_is_held_against_the_seeds_that_were_there_by_its_epoch(reached,
 def test_lengths_that_are_drawn_together_count_by_their_questions(monkeypatch, tmp_path):
     results = load_results(tables.RESULTS / "attention.lengths.json")
     drawn = []
-    monkeypatch.setattr("s2sjax.study.answer.share_by", lambda *arguments: drawn.append(arguments))
+    monkeypatch.setattr("s2sjax.study.answer.shares_by_category", lambda *arguments: drawn.append(arguments))
     draw_lengths(results, tmp_path / "cover.png")
     ((shares, counts, *_),) = drawn
     asked = np.array([len(source) for source, _ in first_questions(results)])
