@@ -38,6 +38,7 @@ from s2sjax.errors import Interrupted
 from s2sjax.report.claims import epochs_to, threshold_table
 from s2sjax.report.plots import Heat, heat_maps, shares_by_category, step_curves
 from s2sjax.report.results import Results, load_results, series, values
+from s2sjax.report.results import arms as names_of
 from s2sjax.report.tables import Picture, Table, provenance, quantity, write_report
 from s2sjax.study.experiment import Section
 from s2sjax.study.group import Group
@@ -294,7 +295,7 @@ def explain() -> None:
     asked = parse(Explain, __doc__ or "")
     use_all_cores()
     console, results = make_console(), load_results(asked.workdir / "results.json")
-    trained = Trained.load(asked.workdir, asked.arms or None)
+    trained = Trained.load(asked.workdir, asked.arms or names_of(results))
     trained = trained.only(asked.arms or [*trained.arms][:MOST_ARMS])
     run = Finished(asked.workdir, results, trained)
     signal.signal(signal.SIGINT, signal.default_int_handler)  # bars give the cursor back

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from s2sjax.model.decode import Sampling as Sampling
     from s2sjax.study.ablate import Outcome as Outcome
     from s2sjax.study.ablate import ablate as ablate
+    from s2sjax.train.replicas import use_all_cores as use_all_cores
     from s2sjax.train.run import Run as Run
     from s2sjax.train.trained import Trained as Trained
 
@@ -38,6 +39,7 @@ _HOMES = {
     "model.beam": ("Beam",),
     "model.decode": ("Greedy", "Sampling"),
     "study.ablate": ("Outcome", "ablate"),
+    "train.replicas": ("use_all_cores",),
     "train.run": ("Run",),
     "train.trained": ("Trained",),
 }
@@ -49,3 +51,7 @@ def __getattr__(name: str) -> Any:
     if name not in _HOME_OF:
         raise AttributeError(f"module 's2sjax' has no attribute {name!r}")
     return getattr(import_module(f"s2sjax.{_HOME_OF[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *__all__]

@@ -31,6 +31,17 @@ def check_range(minimum: int, config: object, *names: str, most: int | float = L
             raise UserError(f"{where} must be at most {most:,}, not {value}")
 
 
+def imported(name: str) -> Any:
+    """What a dotted name stands for, None for nothing; UserError where its module fails."""
+    module, _, attribute = name.rpartition(".")
+    if not module or module.startswith("."):
+        return None
+    try:
+        return getattr(importlib.import_module(module), attribute, None)
+    except ImportError as error:
+        raise UserError(f"{name} cannot be imported ({error}): check PYTHONPATH") from error
+
+
 def require(name: str) -> Any:
     """Import a module of the extra `text`; raises UserError where it is not installed."""
     package = name.partition(".")[0]

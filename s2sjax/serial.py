@@ -6,10 +6,9 @@ import types
 import typing
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
-from importlib import import_module
 from typing import Any, Literal, TypeVar
 
-from s2sjax.errors import UserError
+from s2sjax.errors import UserError, imported
 
 T = TypeVar("T")
 
@@ -61,10 +60,14 @@ def _value(hint: Any, value: Any, where: str) -> Any:
     classes = {m.__name__: m for m in members if is_dataclass(m)}
     if len(classes) > 1 and isinstance(value, Mapping):
         name = value.get(TYPE)
-        if (chosen := classes.get(str(name)) or _imported(str(name))) is None:
+        chosen = classes.get(str(name)) or imported(str(name))
+        if not (isinstance(chosen, type) and is_dataclass(chosen)):
             known = f"{', '.join(classes)}, or such as my_module.MyTask"
             raise UserError(f"{where}.{TYPE} must be {known}, not {name!r}")
-        return from_json(chosen, {k: v for k, v in value.items() if k != TYPE}, where)
+        built = from_json(chosen, {k: v for k, v in value.items() if k != TYPE}, where)
+        if not isinstance(built, members):
+            raise UserError(f"{where} cannot be a {name}: it lacks what {members[-1].__name__} has")
+        return built
     if classes:
         return from_json(next(iter(classes.values())), value, where)
     for member in members:
@@ -72,16 +75,6 @@ def _value(hint: Any, value: Any, where: str) -> Any:
             return float(value) if member is float else value
     right = " or ".join(_describe(member) for member in members)
     raise UserError(f"{where} cannot be {value!r}; it must be {right}")
-
-
-def _imported(name: str) -> Any:
-    """The dataclass of a dotted name; None where there is none."""
-    module, _, attribute = name.rpartition(".")
-    try:
-        found = getattr(import_module(module), attribute)
-    except (ImportError, AttributeError, ValueError):
-        return None
-    return found if isinstance(found, type) and is_dataclass(found) else None
 
 
 def _fits(hint: Any, value: Any) -> bool:

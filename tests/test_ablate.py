@@ -8,13 +8,17 @@ import subprocess
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
 
 import s2sjax
-from s2sjax import Addition, Model, Run, Task, Training, UserError, ablate
+from s2sjax import Addition, Model, Outcome, Run, Task, Training, UserError, ablate
 from s2sjax.model.cells import CELLS, Cell
+from s2sjax.serial import to_json
+from s2sjax.train.metrics import EXACT_MATCH
+from s2sjax.train.run import make_trainer
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -112,10 +116,69 @@ def test_a_cell_without_a_gradient_learns_as_the_same_one_with_it(tmp_path, caps
         ablate("something else?", arms, seeds=2, workdir=tmp_path / "run", progress=False)
 
 
-@pytest.mark.parametrize("cell", ["lstmm", "no_such_module.CELL", f"{__name__}.README", ""])
+@dataclass(frozen=True)
+class Sized(Doubled):
+    """Its seeds draw their own pairs, and it does not say how long they are."""
+
+    sizes: ClassVar = {"train": 40, "dev": 10, "test": 14}
+
+
+@dataclass(frozen=True)
+class Listed(Doubled):
+    """JSON has no tuples: it would give back a list."""
+
+    letters: tuple[str, ...] = ("a", "b", "c", "d", "e", "f", "g", "h")
+
+
+@pytest.mark.parametrize(
+    ("arms", "message"),
+    [
+        ({}, r"^arms must be runs by name, not \[\]$"),
+        ({"a": Run(), "b": Run()}, "^arms 'a' and 'b' have the same settings: change one"),
+        ({"a": Run(Sized())}, "^Sized.sizes needs Sized.source_width and Sized.target_width$"),
+        ({"a": Run(Listed())}, "^a: JSON cannot hold its settings; a task of your own is a froz"),
+    ],
+)
+def test_arms_that_cannot_be_are_refused_before_anything_is_made(arms, message, tmp_path):
+    with pytest.raises(UserError, match=message):
+        ablate("?", arms, workdir=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_arm_that_diverged_is_named_and_the_others_are_compared(tmp_path):
+    arms = {name: to_json(Run(train=Training(epochs=n))) for n, name in enumerate("abc", start=1)}
+    records = [
+        {"arm": arm, "seed": seed, "split": "test", "epoch": 1, "metric": EXACT_MATCH, "value": 0.5}
+        for arm in "ab"
+        for seed in range(2)
+    ]
+    results = {"config": {"arms": arms}, "records": records, "left_out": {"c": "loss is NaN"}}
+    study = Outcome(results | {"experiment": "?"}, tmp_path)
+    assert study.arms == ["a", "b", "c"]
+    assert study.comparison("b", "a").comparison.mean_difference == 0
+    assert study.plot().path.exists()
+    with pytest.raises(UserError, match=r"^arm 'c' was left out: loss is NaN$"):
+        study.comparison("c", "a")
+    study.results["left_out"] = {"a": "loss is NaN"}
+    with pytest.raises(UserError, match=r"^arm 'a' was left out"):
+        study.plot()
+
+
+def test_a_cell_that_is_defined_anew_is_another_program():
+    run = Run(Doubled(), model=Model(cell=f"{__name__}.DERIVED"))
+    before = make_trainer(run)
+    assert before == make_trainer(run)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(globals(), "DERIVED", replace(DERIVED))
+        assert make_trainer(run) != before
+
+
+@pytest.mark.parametrize("cell", ["lstmm", f"{__name__}.README", "", ".x.y"])
 def test_what_is_no_cell_is_refused_in_a_line(cell):
     with pytest.raises(UserError, match=r"^Model.cell must be lstm, gru, rnn, or such as my_modu"):
         Run(model=Model(cell=cell))
+    with pytest.raises(UserError, match=r"^no_such.CELL cannot be imported \(No module named 'no_"):
+        Run(model=Model(cell="no_such.CELL"))
     with pytest.raises(UserError, match="leave it out with weights"):
         replace(CELLS["lstm"], weights={"peephole": 3})
 

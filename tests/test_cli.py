@@ -4,7 +4,7 @@ import os
 import signal
 import sys
 import typing
-from dataclasses import fields
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 
 import pytest
@@ -168,7 +168,8 @@ def test_brackets_and_colons_in_a_name_are_shown_as_they_are(capsys):
 def test_the_settings_of_every_config_have_a_prefix():
     hints = typing.get_type_hints(Run)
     kinds = {f.name: typing.get_args(hints[f.name]) or (hints[f.name],) for f in fields(Run)}
-    assert {kind.__name__: name for name, of in kinds.items() for kind in of} == cli.OPTIONS
+    known = [(k.__name__, name) for name, of in kinds.items() for k in of if is_dataclass(k)]
+    assert dict(known) == cli.OPTIONS
 
 
 def test_a_bug_still_shows_where_it_is():

@@ -39,8 +39,8 @@ from s2sjax.train.run import Run, make_schedule
 
 SCRIPT = Path(reverse_vs_forward.__file__)
 TINY = shlex.split(
-    "smoke --seeds 2 --task.train 64 --task.dev 16 --task.test 16 --model.hidden-size 8 "
-    "--train.batch-size 16 --train.epochs 30 --train.checkpoint-every 1"
+    "smoke --seeds 2 --task.digits 2 --task.train 64 --task.dev 16 --task.test 16 "
+    "--model.hidden-size 8 --train.batch-size 16 --train.epochs 30 --train.checkpoint-every 1"
 )
 
 
@@ -85,7 +85,7 @@ def test_a_run_shows_plain_lines_and_its_report_has_the_same_tables(finished):
     folder, out = finished
     assert "\x1b" not in out
     told = ["Parameters of one replica", "Plan", "1 program to train", "epoch 1/30", "left\n", "☒"]
-    told += ["epoch 30/30", "The notebook's metric", "floor: source never read", "43.30 %"]
+    told += ["epoch 30/30", "The answer in short", "floor: source never read", "43.30 %"]
     told += ["What each change does", "Whole sums right", "report and pictures"]
     places = [out.index(part) for part in told]
     assert places == sorted(places)
@@ -525,7 +525,9 @@ def test_a_claim_is_held_against_the_seeds_that_were_there_by_its_epoch(reached,
 def test_lengths_that_are_drawn_together_count_by_their_questions(monkeypatch, tmp_path):
     results = load_results(tables.RESULTS / "attention.lengths.json")
     drawn = []
-    monkeypatch.setattr("s2sjax.study.answer.shares_by_category", lambda *arguments: drawn.append(arguments))
+    monkeypatch.setattr(
+        "s2sjax.study.answer.shares_by_category", lambda *arguments: drawn.append(arguments)
+    )
     draw_lengths(results, tmp_path / "cover.png")
     ((shares, counts, *_),) = drawn
     asked = np.array([len(source) for source, _ in first_questions(results)])

@@ -231,7 +231,6 @@ ORDERS = "'forward' or 'reversed' or 'digits_reversed' or 'operands_swapped' or 
         ("text.source_order", ["sideways", ["forward"], None], ORDERS),
         ("text.target_order", ["doubled"], "'forward' or 'reversed'"),
         ("text.source_justify", ["middle", {}, False], "'left' or 'right' or None"),
-        ("model.cell", ["LSTM"], "'lstm' or 'gru' or 'rnn'"),
         ("model.directions", [True, 1.0, 3], "1 or 2"),
         ("model.embed_dim", ["wide", 16.0, {"width": 3}], "int or None"),
         ("train.patience", [2.5], "int or None"),

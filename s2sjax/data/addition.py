@@ -149,8 +149,9 @@ class Addition:
             digits *= np.arange(self.digits) < lengths
         if self.operands == "short_first":
             digits[:, 0, SHORT:] = 0
-        powers = np.array([10**i for i in range(self.digits)], dtype=object)  # of any size
-        rows = (digits.astype(object) @ powers).tolist()
+        kind = np.int64 if self.digits <= 18 else object  # Python's integers have any size
+        powers = np.array([10**i for i in range(self.digits)], dtype=kind)
+        rows = (digits.astype(kind) @ powers).tolist()
         return [tuple(sorted(row) if self.operands == "short_first" else row) for row in rows]
 
     def _canonical(self, operands: Operands) -> Operands:

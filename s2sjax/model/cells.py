@@ -20,15 +20,13 @@ one product serves all gates, and the candidate has a second bias ``bn``.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import cache
-from importlib import import_module
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from s2sjax.errors import UserError
+from s2sjax.errors import UserError, imported
 
 Hidden = Float[Array, "batch hidden"]
 
@@ -117,14 +115,11 @@ CELLS = {
 }
 
 
-@cache
 def find_cell(name: str) -> Cell:
     """A cell by its name here, or by its dotted name elsewhere; raises UserError without one."""
-    module, _, attribute = name.rpartition(".")
-    try:
-        cell = CELLS[name] if name in CELLS else getattr(import_module(module), attribute)
-    except (ImportError, AttributeError, ValueError):
-        cell = None
+    if name in CELLS:
+        return CELLS[name]
+    cell = imported(name)
     if not isinstance(cell, Cell):
         known = ", ".join(CELLS)
         raise UserError(f"Model.cell must be {known}, or such as my_module.MY_CELL, not {name!r}")

@@ -10,7 +10,6 @@ from s2sjax.errors import UserError
 from s2sjax.report.claims import paired
 from s2sjax.report.plots import Contrast, forest, scores_by_arm
 from s2sjax.report.results import Results, by_seed
-from s2sjax.report.results import arms as names_of
 from s2sjax.report.stats import Comparison
 from s2sjax.report.tables import (
     Picture,
@@ -22,6 +21,7 @@ from s2sjax.report.tables import (
     score_table,
 )
 from s2sjax.study.ablation import Ablation, is_extension, run
+from s2sjax.study.plan import pairs_table
 from s2sjax.train.metrics import EXACT_MATCH
 from s2sjax.train.replicas import use_all_cores
 from s2sjax.train.run import Run
@@ -66,13 +66,23 @@ class Outcome:
     @property
     def arms(self) -> list[str]:
         """Names of the arms; the first is the baseline."""
-        return names_of(self.results)
+        return [*self.results["config"]["arms"]]
+
+    @property
+    def left_out(self) -> Mapping[str, str]:
+        """Arms whose training diverged, and why: they have no scores."""
+        return self.results.get("left_out", {})
+
+    def _require(self, *arms: str) -> None:
+        for arm in arms:
+            if arm not in self.arms:
+                raise UserError(f"there is no arm {arm!r}; there are {', '.join(self.arms)}")
+            if arm in self.left_out:
+                raise UserError(f"arm {arm!r} was left out: {self.left_out[arm]}")
 
     def comparison(self, a: str, b: str, metric: str = EXACT_MATCH) -> Paired:
         """Arm `a` against arm `b` on the test set, paired by seed: the difference is a − b."""
-        for arm in (a, b):
-            if arm not in self.arms:
-                raise UserError(f"there is no arm {arm!r}; there are {', '.join(self.arms)}")
+        self._require(a, b)
         of_a, of_b = (by_seed(self.results, arm, metric) for arm in (a, b))
         seeds = {seed: (value, of_b[seed]) for seed, value in of_a.items()}
         return Paired(paired(self.results, a, b, metric), seeds)
@@ -93,17 +103,18 @@ class Outcome:
         """
         path = self.workdir / "comparison.png" if path is None else Path(path)
         first, *others = self.arms
-        if others:
+        self._require(first)
+        if others := [arm for arm in others if arm not in self.left_out]:
             rows = [Contrast(f"{arm} − {first}", arm, first) for arm in others]
             forest(self.results, rows, metric, path)
         else:
-            scores_by_arm(self.results, metric, path, {"": self.arms})
+            scores_by_arm(self.results, metric, path, {"": [first]})
         return Picture(path, str(self.results["experiment"]))
 
     @cached_property
     def trained(self) -> Trained:
         """The trained models of every arm and seed: they answer, score and align."""
-        return Trained.load(self.workdir)
+        return Trained.load(self.workdir, [arm for arm in self.arms if arm not in self.left_out])
 
 
 def ablate(
@@ -118,15 +129,17 @@ def ablate(
     """Train every arm with every seed, and compare the arms, paired by seed.
 
     Seed i means the same test questions in every arm, and the same training questions, initial
-    weights (where shapes agree) and order of batches. The call goes on where it was stopped; with
-    more seeds it adds them; when the run is finished it returns what was found.
+    weights (where shapes agree) and order of batches. Made again, the call goes on from the last
+    checkpoint, adds seeds that are missing, or returns what was found.
+
+    It starts JAX with `use_all_cores`: float32, and the random numbers of JAX's defaults.
 
     Args:
         question: what is asked, in words; a workdir answers one question.
         arms: settings by name. The first arm is the baseline that the others are compared with.
         workdir: folder of the run.
         seeds: how many times each arm is trained; they count up from `first_seed`.
-        first_seed: other seeds repeat the study on fresh weights and questions.
+        first_seed: other seeds repeat the study with other weights and training questions.
         progress: print what happens, with the time left.
 
     Raises:
@@ -134,10 +147,12 @@ def ablate(
     """
     use_all_cores()
     ablation = Ablation({name: arm.pinned() for name, arm in arms.items()}, seeds, first_seed)
-    baseline, *others = arms
+    baseline, *others = ablation.arms
     pairs = [(arm, baseline) for arm in others]
     console, metrics = make_console(quiet=not progress), ("loss", EXACT_MATCH)
     config = {"experiment": question, "preset": "", **ablation.config}
     with Workdir(Path(workdir), config, is_extension) as folder:
+        if (read := pairs_table(ablation)) is not None:
+            console.print(read.rich())
         results = run(question, "", ablation, folder, console, metrics, pairs)
     return Outcome(results, Path(workdir))

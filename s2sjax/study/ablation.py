@@ -5,6 +5,7 @@ seed means the same questions and order of batches in all of them, and the same 
 where shapes agree.
 """
 
+import json
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -15,7 +16,7 @@ from typing import Any
 
 from rich.console import Console
 
-from s2sjax.errors import Interrupted, UserError, check_range
+from s2sjax.errors import Interrupted, UserError, check_range, require
 from s2sjax.files import write_atomically
 from s2sjax.report.claims import paired
 from s2sjax.report.results import Record, Results, dump_results, load_results
@@ -46,10 +47,16 @@ class Ablation:
     def __post_init__(self) -> None:
         check_range(1, self, "seeds", most=10_000)
         check_range(0, self, "first_seed", most=2**31 - self.seeds)
+        if not self.arms or not all(isinstance(arm, str) for arm in self.arms):
+            raise UserError(f"arms must be runs by name, not {[*self.arms]}")
+        for arm, run in self.arms.items():
+            _require_json(arm, run)
+            for scored_by in ("sacrebleu", "rapidfuzz") if run.task.sizes is None else ():
+                require(scored_by)
         for (a, run), (b, other) in combinations(self.arms.items(), 2):
             if run == other:
                 same = f"arms {a!r} and {b!r} have the same settings"
-                raise UserError(f"{same}: an option that you gave removes their only difference")
+                raise UserError(f"{same}: change one, or leave it out")
         self.programs  # noqa: B018 (refuses texts that cannot be before anything is written)
 
     @classmethod
@@ -96,6 +103,17 @@ class Ablation:
                 groups[name] = Group(arms, seeds, first)
             first += seeds
         return groups
+
+
+def _require_json(arm: str, run: Run) -> None:
+    """Raise UserError for a run that its config.json would not give back."""
+    try:
+        same = from_json(Run, json.loads(json.dumps(to_json(run))), arm) == run
+    except (TypeError, UserError):
+        same = False
+    if not same:
+        own = "a frozen dataclass at the top of its module, with plain numbers, strings and None"
+        raise UserError(f"{arm}: JSON cannot hold its settings; a task of your own is {own}")
 
 
 def is_extension(held: Mapping[str, Any], asked: Mapping[str, Any]) -> bool:

@@ -35,8 +35,9 @@ def from_files(group: Group) -> bool:
 def references(group: Group, arm: str, split: str, rows: Split) -> list[tuple[str, ...]]:
     """The right answers to each question of a split; from files, all that the split has to it."""
     task = group.arms[arm].task
-    answers = task.corpus().answers[split].get if isinstance(task, Sentences) else task.answers
-    return [answers(source) or () for source, _ in rows.pairs]
+    known = task.corpus().answers[split] if isinstance(task, Sentences) else {}
+    right = [(gold, *(known.get(source) or task.answers(source))) for source, gold in rows.pairs]
+    return [tuple(dict.fromkeys(answers)) for answers in right]
 
 
 def evaluate_split(group: Group, runs: Stack, params: Any, split: str) -> Evaluation:

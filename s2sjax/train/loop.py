@@ -142,7 +142,7 @@ def fit(
         kept = "nothing was saved yet"
         if checkpoint.latest(checkpoints) is not None:
             kept = f"the last checkpoint is kept in {checkpoints}"
-        helps = "a smaller --optim.learning-rate or --optim.clip, or a larger --optim.epsilon,"
+        helps = "a smaller Optimiser.learning_rate or .clip, or a larger Optimiser.epsilon,"
         raise DivergedError(f"{what}; {kept}; {helps} may help")
 
     with stop.training():

@@ -58,7 +58,7 @@ def use_all_cores() -> None:
     except RuntimeError:  # JAX has started
         if jax.default_backend() == "cpu" and jax.device_count() < cores:
             few = f"JAX started before with {jax.device_count()} of {cores} CPU cores"
-            warnings.warn(f"{few}: for all, restart and call use_all_cores() first", stacklevel=2)
+            warnings.warn(f"{few}: call s2sjax.use_all_cores() first", stacklevel=3)
     try:
         jax.devices()
     except (AssertionError, RuntimeError) as error:

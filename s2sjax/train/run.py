@@ -81,6 +81,9 @@ def make_schedule(run: Run) -> Schedule:
     if train.tokens_per_batch is None:
         n = rows_sizes(run)["train"]
         widths = run.formatter.row_widths
+        if widths is None and run.task.sizes is not None:
+            kind = type(run.task).__name__
+            raise UserError(f"{kind}.sizes needs {kind}.source_width and {kind}.target_width")
         if widths is None:
             widths = rows_of(run.task, run.text, 0, "train").lengths.max(axis=0).tolist()
         source, target = widths
@@ -117,7 +120,7 @@ def make_trainer(run: Run, formatter: Formatter | None = None, updates: int = 1)
     sizes = (len(formatter.source), len(formatter.target))
     model = Seq2Seq(*sizes, formatter.source_pad_id, replace(run.model, **equal))  # pyrefly: ignore
     ids = (formatter.target.eos_id, formatter.target.unk_id, formatter.target.pad_id)
-    return Trainer(model, optimiser, run.train, updates, *ids)
+    return Trainer(model, optimiser, run.train, updates, *ids, find_cell(run.model.cell))
 
 
 def program_key(run: Run) -> dict[str, Any]:

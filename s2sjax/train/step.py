@@ -15,6 +15,7 @@ from s2sjax.data.batches import epoch_order
 from s2sjax.data.rows import Batch, Examples
 from s2sjax.data.vocab import NO_SYMBOL
 from s2sjax.model.beam import Beam, Beams, beam_search, tile
+from s2sjax.model.cells import Cell
 from s2sjax.model.decode import Greedy, Sampling, argmax, decode
 from s2sjax.model.dropout import DropoutNoise, Noise, Rates, fold_in
 from s2sjax.model.seq2seq import DECODING, Encoding, Seq2Seq, State, padding_mask
@@ -77,6 +78,7 @@ class Trainer:
     eos_id: int  # ends a target; or `vocab.NO_SYMBOL`
     unk_id: int  # stands for unknown symbols, never right; or `vocab.NO_SYMBOL`
     pad_id: int | None  # fills targets, never scored
+    cell: Cell | None = None  # of the model: one that was defined anew is another program
 
     def init(
         self, key: UInt[Array, " 2"], learning_rate: Float[Array, ""], rates: Rates
