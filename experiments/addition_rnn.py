@@ -48,7 +48,6 @@ TEXT = Text(
 )
 KERAS = "free_running/all"
 """Keras' accuracy, which counts spaces. The decoder reads no symbols: forced and free are equal."""
-
 CLAIM = 0.99
 CLAIMED = {2: ("5k", 55), 3: ("50k", 100), 4: ("400k", 20), 5: ("550k", 30)}
 """Keras' docstring: examples and epochs to 99 % of train and test characters, by digits."""

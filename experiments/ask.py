@@ -40,46 +40,31 @@ from s2sjax.train.replicas import use_all_cores
 from s2sjax.train.step import Policy
 from s2sjax.train.trained import Answer, Trained
 
-PAUSE = 0.05
-"""Seconds without a new line after which what was read is answered."""
-MOST = 4_096
-"""Lines that are answered together."""
-MOST_NAMED = 20
-"""Unknown symbols that are named together."""
+PAUSE = 0.05  # seconds without a new line after which what was read is answered
+MOST = 4_096  # lines that are answered together
+MOST_NAMED = 20  # unknown symbols that are named together
 
 
 @dataclass(frozen=True)
 class Ask:
     """What was asked for on the command line."""
 
-    workdir: tyro.conf.Positional[Path]
-    """Folder of a run."""
+    workdir: tyro.conf.Positional[Path]  # Folder of a run
     texts: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="TEXT")] = ()
     """What is asked; without any it is read line by line."""
-    arm: str | None = None
-    """The arm that answers; None: all, in a table."""
-    seed: int | None = None
-    """The seed whose answers are shown; the default is the run's first."""
-    ensemble: bool = False
-    """All seeds of an arm answer as one model."""
-    score: bool = False
-    """Score given pairs instead: SOURCE, tab, TARGET."""
+    arm: str | None = None  # The arm that answers; None: all, in a table
+    seed: int | None = None  # The seed whose answers are shown; the default is the run's first
+    ensemble: bool = False  # All seeds of an arm answer as one model
+    score: bool = False  # Score given pairs instead: SOURCE, tab, TARGET
     beam: int | None = None
     """Search with so many hypotheses; None always takes the likeliest symbol."""
-    length_penalty: float = 1.0
-    """Of the beam (Wu et al., 2016): 0 favours short answers."""
-    n_best: int = 1
-    """Answers to each line."""
-    temperature: float | None = None
-    """Draw symbols instead; the draw is sharper towards 0."""
-    top_k: int | None = None
-    """Draw among the k likeliest."""
-    top_p: float = 1.0
-    """Draw among the likeliest that make up this share."""
-    draw: int = 0
-    """Seed of the draws."""
-    replace_unknown: bool = False
-    """Write the source word with the most attention instead of <unk>."""
+    length_penalty: float = 1.0  # Of the beam (Wu et al., 2016): 0 favours short answers
+    n_best: int = 1  # Answers to each line
+    temperature: float | None = None  # Draw symbols instead; the draw is sharper towards 0
+    top_k: int | None = None  # Draw among the k likeliest
+    top_p: float = 1.0  # Draw among the likeliest that make up this share
+    draw: int = 0  # Seed of the draws
+    replace_unknown: bool = False  # Write the source word with the most attention instead of <unk>
 
     def policy(self) -> Policy:
         """How to search; raises UserError for options that do not go together."""

@@ -41,10 +41,7 @@ from s2sjax.study.experiment import Experiment, Study, refuse_changed
 from s2sjax.train.metrics import EXACT_MATCH
 from s2sjax.train.run import Run
 
-NEAR = 0.05
-"""How close two orders are that count as equal, as a fraction."""
-
-
+NEAR = 0.05  # how close two orders are that count as equal, as a fraction
 SCORES: tuple[Attention | None, ...] = (None, "dot", "general", "additive")
 GRIDS = {  # scores, directions, layers: every combination, in both orders of the source
     "addition": (SCORES, (1, 2), (1,)),
@@ -55,8 +52,7 @@ GRIDS = {  # scores, directions, layers: every combination, in both orders of th
     "lengths": ((None, "dot", "additive"), (1,), (1,)),
     "smoke": (SCORES[:2], (2,), (1,)),
 }
-ONE_ORDER = "lengths"
-"""The preset whose sources are only read forward."""
+ONE_ORDER = "lengths"  # the preset whose sources are only read forward
 
 LETTERS = Toy("copy", symbols=26, min_length=3, max_length=20, train=10_000, dev=500, test=1_000)
 STRINGS = Run(

@@ -12,8 +12,8 @@ is, ``--no-gradients`` does not train a seed of two arms once more to compute gr
 Time: a minute, and what these two take: 7 minutes for peeky's five arms and ten seeds on two CPU
 cores, half of it each. The gradients take what a seed of each arm took to train.
 
-What to expect: tables here, and explain.md with pictures in the run's folder, of which nothing else
-is changed. Parts that make no sense for a task are left out: toy tasks have no carries.
+What to expect: tables here, and explain.md with pictures in the run's folder. Parts that make no
+sense for a task are left out: toy tasks have no carries.
 """
 
 from terminal import main
@@ -59,12 +59,10 @@ SAME = 1e-3  # relative difference of losses up to which two runs are called the
 class Explain:
     """What was asked for on the command line."""
 
-    workdir: tyro.conf.Positional[Path]
-    """Folder of a finished run."""
+    workdir: tyro.conf.Positional[Path]  # Folder of a finished run
     arms: tuple[str, ...] = ()
     """Names of arms; the default is the run's first five, and for the gradients the first two."""
-    exhaustive: bool = True
-    """Ask every sum of two numbers of up to three digits."""
+    exhaustive: bool = True  # Ask every sum of two numbers of up to three digits
     gradients: bool = True
     """Train the first seed of the arms once more, to see what each output depends on."""
 

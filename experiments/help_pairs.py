@@ -31,12 +31,9 @@ LENGTHS = range(3, 26)
 class Extract:
     """What was asked for on the command line."""
 
-    language: tyro.conf.Positional[str]
-    """Source language: its folder's name, such as fr."""
-    target: str = "en-US"
-    """Target language."""
-    root: Path = Path("/")
-    """Where the packages are unpacked."""
+    language: tyro.conf.Positional[str]  # Source language: its folder's name, such as fr
+    target: str = "en-US"  # Target language
+    root: Path = Path("/")  # Where the packages are unpacked
 
 
 def paragraphs(page: Path) -> dict[str, str]:

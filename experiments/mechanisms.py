@@ -10,11 +10,9 @@ the training questions, one generalises. Each predicts something that the others
 The command: ``python experiments/mechanisms.py quick``. ``sizes`` is the training sets of 1,000 to
 50,000 questions; ``full`` is everything on three digits, set as ``reverse_vs_forward.py clean``.
 
-Time on two CPU cores, measured: quick 24 min 38 s, from its third program on beside other work,
-which slowed it; sizes 14 minutes, beside other work. full takes a day there.
+Time on two CPU cores: quick 25 minutes, sizes 14, both beside other work; full takes a day there.
 
-What to expect is in `PREDICTIONS` and `SIZED` below, by explanation; the report marks each as held,
-failed or open. All are about exact match, free-running.
+What to expect: `PREDICTIONS` and `SIZED`, of exact match; the report marks each held, failed, open.
 """
 
 from terminal import main
@@ -129,8 +127,7 @@ def arms(preset: str, study: Study) -> Mapping[str, Run]:
     }
 
 
-NEAR = 0.10
-"""How close two arms are that count as equal, as a fraction."""
+NEAR = 0.10  # how close two arms are that count as equal, as a fraction
 SIGNS: dict[str, Expect] = {"=": "equal", ">": "greater", "<": "less"}
 
 

@@ -72,14 +72,11 @@ PAIRS = [
     ("forward masked", "forward"),
     ("reversed", "forward masked"),
 ]
-"""What reversal, peeky and the mask change."""
 
+# Of one run an arm: sums right after the last and the first epoch, and training loss.
 RIGHT = {"forward": 0.10840, "reversed": 0.54320, "reversed peeky": 0.98020}
-"""His sums right after the last epoch, of one run an arm."""
 FIRST = {"forward": 0.00180, "reversed": 0.00120}
-"""The same after the first epoch."""
 LOSS = {"forward": 0.77, "reversed": 0.28, "reversed peeky": 0.02}
-"""His training loss, logged as about that."""
 
 
 def published(preset: str) -> list[Published]:

@@ -2,9 +2,8 @@
 
 The question: updates a second and replica of the notebook's model; start and compile time; memory.
 
-The command: ``python experiments/speed.py``; for sentence pairs ``speed.py --translation``.
-
-Time: two minutes on two CPU cores. What to expect: results/speed.md.
+The command: ``python experiments/speed.py``; for sentence pairs ``speed.py --translation``. Time:
+two minutes on two CPU cores. What to expect: results/speed.md.
 
 Both arms of the notebook's preset are trained, all replicas in one program, in each of the two ways
 that `s2sjax.train.replicas.lift` knows. An epoch is timed as a whole and the median is quoted.
@@ -50,20 +49,16 @@ PAIRS, SOURCES, TARGETS = 32_200, 8_000, 6_000
 LAYERS: dict[str, Any] = {"encoder_layers": 2, "decoder_layers": 2, "directions": 2}
 BAHDANAU: dict[str, Any] = {"attention": "additive", "attend": "before"}
 BASE = replace(LARGE, model=replace(LARGE.model, hidden_size=256, **LAYERS, **BAHDANAU))
-AT_LEAST = 20
-"""Updates that are timed together; an epoch of the notebook's has 40."""
-ROUNDS = 5
-"""How often they are timed, after a first time."""
+AT_LEAST = 20  # updates that are timed together; an epoch of the notebook's has 40
+ROUNDS = 5  # how often they are timed, after a first time
 
 
 @dataclass(frozen=True)
 class Speed:
     """What was asked for on the command line."""
 
-    seeds: int | None = None
-    """Seeds of each arm; None: 10, of sentence pairs 1."""
-    translation: bool = False
-    """Time the training on sentence pairs instead."""
+    seeds: int | None = None  # Seeds of each arm; None: 10, of sentence pairs 1
+    translation: bool = False  # Time the training on sentence pairs instead
 
 
 def peak_memory() -> str:

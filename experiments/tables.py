@@ -2,10 +2,9 @@
 
     python experiments/tables.py          (or: make tables)
 
-They are made from the committed results, ``experiments/results/EXPERIMENT.PRESET.json``. The table
-EXPERIMENT.PRESET.TABLE replaces the text between ``<!-- begin EXPERIMENT.PRESET.TABLE -->`` and
-``<!-- end EXPERIMENT.PRESET.TABLE -->``. Three tables are about all results: ``published``,
-``claims`` and ``compute``. A test checks that the pages are up to date.
+They are made from the committed results, ``experiments/results/EXPERIMENT.PRESET.json``. A table
+stands between ``<!-- begin EXPERIMENT.PRESET.TABLE -->`` and ``<!-- end ... -->``; ``published``,
+``claims`` and ``compute`` are about all results. A test checks that the pages are up to date.
 """
 
 from terminal import main

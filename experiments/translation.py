@@ -79,8 +79,7 @@ PRESETS = {
 }
 
 BIDIRECTIONAL = "attention, bidirectional"
-ATTENDING = ("attention, 1 layer, forward", "no attention, 1 layer, forward")
-"""Attention against none is compared too."""
+ATTENDING = ("attention, 1 layer, forward", "no attention, 1 layer, forward")  # compared too
 
 
 def cells(preset: str) -> dict[str, dict[str, Any]]:

@@ -22,10 +22,8 @@ Precision = Literal["float32", "bfloat16"]
 class Text:
     """How a pair of strings becomes two rows of ids."""
 
-    source_unit: Unit = "characters"
-    """What a symbol of the source is. subwords: byte-pair encoding."""
-    target_unit: Unit = "characters"
-    """What a symbol of the target is."""
+    source_unit: Unit = "characters"  # What a symbol of the source is. subwords: byte-pair encoding
+    target_unit: Unit = "characters"  # What a symbol of the target is
     source_order: Annotated[SourceOrder, tyro.conf.Suppress] = "forward"
     """Order of the source's symbols. digits_reversed: the digits of each operand are reversed;
     operands_swapped: the last operand comes first; doubled: the source comes twice. The arms of an
@@ -42,10 +40,8 @@ class Text:
     reorder, then justify, so that spaces stay on their side."""
     mask_spaces: bool = False
     """The encoder skips the spaces of justified sources, as it skips padding."""
-    lag: int = 0
-    """Spaces between the source and its end: steps without information."""
-    source_eos: bool = True
-    """End the source with the end-of-sequence symbol, after any reversal."""
+    lag: int = 0  # Spaces between the source and its end: steps without information
+    source_eos: bool = True  # End the source with the end-of-sequence symbol, after any reversal
     target_eos: bool = True
     """End the target with the end-of-sequence symbol; False: every target has full width."""
     start: Literal["bos", "first_target", "nothing"] = "bos"
@@ -59,8 +55,7 @@ class Text:
     """A symbol that occurs less often in training is unknown (a pair of subwords: not merged)."""
     source_size: int = 10_000
     """Most symbols of a source vocabulary made from training pairs, the special ones included."""
-    target_size: int = 10_000
-    """The same of the target's."""
+    target_size: int = 10_000  # The same of the target's
     max_length: int = 80
     """Most symbols of either side of a pair from a file; longer pairs are left out."""
 
@@ -95,12 +90,9 @@ class Model:
 
     cell: str = "lstm"
     """The recurrence: lstm, gru, rnn, or a `Cell` of your own by its name, as my_module.MY_CELL."""
-    hidden_size: int = 128
-    """Units of every layer."""
-    encoder_layers: int = 1
-    """Recurrent layers of the encoder."""
-    decoder_layers: int = 1
-    """Recurrent layers of the decoder."""
+    hidden_size: int = 128  # Units of every layer
+    encoder_layers: int = 1  # Recurrent layers of the encoder
+    decoder_layers: int = 1  # Recurrent layers of the decoder
     decoder: Literal["state", "repeat"] = "state"
     """state: starts from the encoder's last state and reads the symbols written so far (Sutskever
     et al.). repeat: starts from zero and reads only the encoder's last output, at every step
@@ -120,8 +112,7 @@ class Model:
     """When a step attends. after: the step's new state is the query (Luong et al.). feeding: the
     same, and the next step reads the readout (Luong et al., section 3.3). before: the top layer's
     last state is the query, and the step reads the context (Bahdanau et al.)."""
-    embed_dim: int | None = None
-    """Width of the learned input embedding; None reads one-hot inputs."""
+    embed_dim: int | None = None  # Width of the learned input embedding; None reads one-hot inputs
     dropout: float = 0.0
     """Probability to drop an activation of an embedding, between layers, and before the output
     layer (Zaremba et al., 2014); drawn at every step."""
@@ -132,8 +123,7 @@ class Model:
     """Initial weights as that library (or author) draws them, forget bias included."""
     precision: Precision = "float32"
     """Of the factors of matrix products; sums, carries and parameters are float32."""
-    unroll: int = 1
-    """Time steps per iteration of the compiled loop."""
+    unroll: int = 1  # Time steps per iteration of the compiled loop
 
     def __post_init__(self) -> None:
         check_range(1, self, "hidden_size", "unroll", "embed_dim")
@@ -161,8 +151,7 @@ class Model:
 class Optimiser:
     """Adam (Kingma & Ba, 2015)."""
 
-    learning_rate: float = 1e-3
-    """Step size."""
+    learning_rate: float = 1e-3  # Step size
     epsilon: float = 1e-7
     """Added to the root of the bias-corrected second moment (Keras adds its 1e-7 before the
     correction)."""
@@ -172,8 +161,7 @@ class Optimiser:
     """How the step size changes. cosine: falls to 0 along half a wave (Loshchilov & Hutter, 2017).
     inverse_sqrt: after `warmup`, falls with the root of the updates (Vaswani et al., 2017).
     halving: halved at the middle of training and at every further tenth (Luong et al., 2015)."""
-    warmup: int = 0
-    """Updates over which the step size first rises, linearly."""
+    warmup: int = 0  # Updates over which the step size first rises, linearly
 
     def __post_init__(self) -> None:
         check_range(0, self, "learning_rate", "epsilon", "warmup", "clip")
@@ -187,8 +175,7 @@ class Optimiser:
 class Training:
     """The budget, and how often to look."""
 
-    epochs: int = 200
-    """Passes over the training questions."""
+    epochs: int = 200  # Passes over the training questions
     batch_size: int = 128
     """Examples of an update where rows have one width, and examples scored at once. The last,
     partial batch of an epoch is a full update, as in Keras: each of its symbols weighs more."""
@@ -202,10 +189,8 @@ class Training:
     """Epochs from one evaluation on dev to the next; the last epoch is always evaluated."""
     checkpoint_every: int = 10
     """Epochs from one checkpoint to the next; the last epoch is always saved."""
-    show_every: int = 25
-    """Epochs from one display of answered dev questions to the next."""
-    shown: int = 5
-    """Questions of a display."""
+    show_every: int = 25  # Epochs from one display of answered dev questions to the next
+    shown: int = 5  # Questions of a display
     teacher_forcing: float = 1.0
     """Chance, drawn for every token, that the decoder reads the gold symbol; else it reads a draw
     from its own softmax (scheduled sampling, Bengio et al., 2015). 0 trains free-running."""

@@ -16,8 +16,7 @@ class Interrupted(Exception):  # noqa: N818 (not an error)
         self.signal = signal  # a shell expects the exit code 128 + signal
 
 
-LARGEST = 10**8
-"""Upper limit of every count: no larger run would end."""
+LARGEST = 10**8  # upper limit of every count: no larger run would end
 
 
 def check_range(minimum: int, config: object, *names: str, most: int | float = LARGEST) -> None:

@@ -9,8 +9,7 @@ from typing import Any
 
 from s2sjax.errors import UserError
 
-PARTIAL = ".partial"
-"""Ending of a file that a kill left unfinished."""
+PARTIAL = ".partial"  # ending of a file that a kill left unfinished
 
 
 @contextmanager

@@ -12,8 +12,7 @@ from s2sjax.errors import UserError, imported
 
 T = TypeVar("T")
 
-TYPE = "type"
-"""Key that names the class where a setting can be of several classes, as a task can."""
+TYPE = "type"  # key that names the class where a setting can be of several classes, as a task can
 
 
 def _members(hint: Any) -> tuple[Any, ...]:

@@ -31,8 +31,7 @@ from s2sjax.train.loop import LoopState, Stack
 from s2sjax.train.replicas import fetch, lift, stack
 from s2sjax.train.step import Params, Trainer
 
-QUESTIONS = 200
-"""Gradients are means over at most so many questions."""
+QUESTIONS = 200  # gradients are means over at most so many questions
 PLACES = ("u", "t", "h", "k", *(f"10^{k}" for k in range(4, 10)))
 """The place of a digit: units, tens, hundreds, thousands and so on."""
 MEANING = (

@@ -30,22 +30,17 @@ Operands = tuple[int, ...]
 class Addition:
     """Sums written out in decimal: '27+5' -> '32'."""
 
-    digits: int = 3
-    """Most digits an operand has."""
+    digits: int = 3  # Most digits an operand has
     operands: Literal["uniform", "any_length", "short_first"] = "uniform"
     """uniform: each in 0 .. 10^digits - 1. any_length: first its number of digits is drawn, then
     every digit, leading zeros dropped (Keras, Saitoh). short_first: one in 0 .. 99, the others
     uniform, written in ascending order (Flax' seq2seq example)."""
-    terms: int = 2
-    """Operands in a question."""
+    terms: int = 2  # Operands in a question
     operator: Literal["+", "-"] = "+"
     """The sign between them; '-' subtracts all further operands from the first."""
-    train: int = 5_000
-    """Training questions."""
-    dev: int = 1_000
-    """Questions for the curves drawn while training."""
-    test: int = 1_000
-    """Questions scored once, at the end."""
+    train: int = 5_000  # Training questions
+    dev: int = 1_000  # Questions for the curves drawn while training
+    test: int = 1_000  # Questions scored once, at the end
     splits: Literal["independent", "leak_free"] = "leak_free"
     """independent: each seed draws all its questions, with replacement (as in the notebook).
     leak_free: no question occurs twice, nor with its operands swapped; all seeds share dev and

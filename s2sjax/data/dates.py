@@ -139,16 +139,11 @@ class Dates:
     formats: str = "full,long,medium,short,yMd,yMEd,yMMMEd"
     """CLDR's styles and skeletons, with commas between them. Ambiguous formats are left out: see
     `data/dates.py`."""
-    first_year: int = 1900
-    """Year of the earliest dates."""
-    last_year: int = 2099
-    """Year of the latest; 200 years have 73,049 dates."""
-    train: int = 50_000
-    """Training dates."""
-    dev: int = 1_000
-    """Dates for the curves drawn while training."""
-    test: int = 2_000
-    """Dates scored once, at the end."""
+    first_year: int = 1900  # Year of the earliest dates
+    last_year: int = 2099  # Year of the latest; 200 years have 73,049 dates
+    train: int = 50_000  # Training dates
+    dev: int = 1_000  # Dates for the curves drawn while training
+    test: int = 2_000  # Dates scored once, at the end
     questions = "dates"
     target_width = len("YYYY-MM-DD")
 

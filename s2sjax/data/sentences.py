@@ -20,8 +20,7 @@ from s2sjax.files import reading
 
 Pair = tuple[str, str]
 
-LINES_NAMED = 5
-"""Line numbers that a summary gives for each reason."""
+LINES_NAMED = 5  # line numbers that a summary gives for each reason
 
 
 @dataclass(frozen=True)
@@ -35,19 +34,16 @@ class Sentences:
     the loss is that of the first.
     """
 
-    train: str = "train.tsv"
-    """Training pairs: a file, or two with a comma between them."""
+    train: str = "train.tsv"  # Training pairs: a file, or two with a comma between them
     dev: str | None = None
     """Pairs for the curves drawn while training; None takes some of the training file's."""
-    test: str | None = None
-    """Pairs scored once, at the end; None takes some of the training file's."""
+    test: str | None = None  # Pairs scored once, at the end; None takes some of the training file's
     columns: str | None = None
     """Which columns of a line are source and target, such as 1,2; None: a line has just two."""
     dev_share: float = 0.05
     """Share of the training file's sources for dev where it has no file. No source is in two
     splits."""
-    test_share: float = 0.05
-    """The same for test."""
+    test_share: float = 0.05  # The same for test
     stream: bool = False
     """For files larger than memory: the training text stays on disk and is read a few times at the
     start; its rows of ids are memory-mapped."""

@@ -21,23 +21,16 @@ class Toy:
     Their length is uniform in min_length .. max_length where enough strings exist.
     """
 
-    kind: Literal["copy", "reverse", "sort"] = "copy"
-    """What the answer is."""
-    symbols: int = 8
-    """Size of the alphabet, from 'a' on: at most 26."""
-    min_length: int = 1
-    """Shortest string, in characters."""
-    max_length: int = 6
-    """Longest string, in characters."""
+    kind: Literal["copy", "reverse", "sort"] = "copy"  # What the answer is
+    symbols: int = 8  # Size of the alphabet, from 'a' on: at most 26
+    min_length: int = 1  # Shortest string, in characters
+    max_length: int = 6  # Longest string, in characters
     longer: int = 0
     """If not 0, the test has `test` more strings, each up to this many characters longer than
     `max_length`."""
-    train: int = 2_000
-    """Training strings."""
-    dev: int = 200
-    """Strings for the curves drawn while training."""
-    test: int = 200
-    """Strings scored once, at the end."""
+    train: int = 2_000  # Training strings
+    dev: int = 200  # Strings for the curves drawn while training
+    test: int = 200  # Strings scored once, at the end
 
     def __post_init__(self) -> None:
         check_range(1, self, "min_length", "train", "dev", "test")

@@ -23,10 +23,8 @@ from s2sjax.train.step import Params, Trainer
 Questions = Mapping[str, Sequence[Sequence[tuple[str, str]]]]
 """By arm, the (source, target) pairs of every seed, equally many."""
 
-LONGEST = 16
-"""How many times as long as the longest trained on a text can be."""
-BATCH = LONGEST**2
-"""Rows that a replica reads at once."""
+LONGEST = 16  # how many times as long as the longest trained on a text can be
+BATCH = LONGEST**2  # rows that a replica reads at once
 
 
 class Ensemble(Trainer):

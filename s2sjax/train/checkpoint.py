@@ -23,8 +23,7 @@ from s2sjax.errors import UserError
 
 T = TypeVar("T")
 
-KEPT = 2
-"""Checkpoints kept: the last, and the one before it in case the last is damaged."""
+KEPT = 2  # checkpoints kept: the last, and the one before it in case the last is damaged
 
 
 def save(directory: Path, number: int, state: object) -> None:

@@ -24,14 +24,12 @@ from s2sjax.train.replicas import Programs, fetch, spread, stack
 from s2sjax.train.step import TrainState
 from s2sjax.train.stopping import Stop
 
-LOOK = 1.0
-"""Seconds of updates from one look of the host to the next, about."""
+LOOK = 1.0  # seconds of updates from one look of the host to the next, about
 
 ON_DEVICE = 2**30
 """Bytes of training rows, of all replicas, that are laid on the devices; more stay on the host."""
 
-HOST_BATCHES = 16
-"""Batches that are gathered on the host at once, where the rows stay there."""
+HOST_BATCHES = 16  # batches that are gathered on the host at once, where the rows stay there
 
 
 class DivergedError(UserError):

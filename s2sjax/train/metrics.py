@@ -22,8 +22,7 @@ from typing import Any, NamedTuple
 
 from jaxtyping import Array, Bool, Float, Int
 
-EXACT_MATCH = "free_running/exact_match"
-"""The metric that answers the question."""
+EXACT_MATCH = "free_running/exact_match"  # the metric that answers the question
 
 
 class Count(NamedTuple):

@@ -15,8 +15,7 @@ from rich.text import Text
 from s2sjax.report.tables import printable
 
 RIGHT, WRONG = "☑", "☒"
-QUIET = 60.0
-"""Seconds within a long epoch after which a line says how far it is."""
+QUIET = 60.0  # seconds within a long epoch after which a line says how far it is
 
 
 class _BarAboveScores(Progress):

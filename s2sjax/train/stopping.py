@@ -12,8 +12,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
-GRACE = 8.0
-"""Seconds that the training loop has to notice a request."""
+GRACE = 8.0  # seconds that the training loop has to notice a request
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 """What is handled, unless it was ignored before, as `nohup` ignores SIGHUP."""
