@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -78,3 +79,12 @@ def test_a_folder_may_have_any_letters_whatever_the_locale():
     environment = {**os.environ, "LC_ALL": "C"}
     shown = subprocess.run(command, input=rule, capture_output=True, text=True, env=environment)
     assert shown.stdout.splitlines()[-1] == "C.UTF-8"
+
+
+def test_the_wheel_holds_every_file_of_the_package(tmp_path):
+    command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    held = {name for name in zipfile.ZipFile(wheel).namelist() if name.startswith("s2sjax/")}
+    files = [p for p in PACKAGE.rglob("*") if p.suffix == ".py" or p.name == "py.typed"]
+    assert held == {path.relative_to(ROOT).as_posix() for path in files}
