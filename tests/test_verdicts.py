@@ -324,7 +324,7 @@ def test_arms_are_paired_by_the_seeds_they_share():
         paired(results, "reversed", "forward", EXACT)
 
 
-@pytest.mark.parametrize("margin", [-0.01, float("nan"), float("inf")])
+@pytest.mark.parametrize("margin", [-0.01, 0.0, float("nan"), float("inf")])
 def test_a_margin_that_means_nothing_is_refused(margin):
     with pytest.raises(ValueError, match=r"A margin is 0 or, .* but 'claim'"):
         Prediction("claim", "a", "b", EXACT, "equal", margin)

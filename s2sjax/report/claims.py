@@ -112,7 +112,7 @@ class Prediction:
     margin: float = 0.0  # "equal" means a difference of less than so much, as stored
 
     def __post_init__(self) -> None:
-        if not 0 <= self.margin < float("inf") or (self.margin and self.expect != "equal"):
+        if not 0 <= self.margin < inf or (self.margin > 0) != (self.expect == "equal"):
             says = f"{self.claim!r} has {self.margin}"
             raise ValueError(f"A margin is 0 or, of an equality, a positive number, but {says}.")
 
