@@ -324,7 +324,8 @@ def test_a_forest_shows_every_row(tmp_path, drawn):
     results, rows = many(), contrasts()
     forest(results, rows, EXACT, tmp_path / "a.png")
     texts = shown(drawn)
-    assert texts.count("10 seeds. Dots: seeds; bars: their mean, with its 95 % interval.") == 1
+    said = "Dots: seeds; bars: their mean, with its 95 % interval of the sign-flip test"
+    assert texts.count(f"10 seeds. {said}.") == 1
     assert {*GROUPS} < {*texts}
     for row in rows:
         c = paired(results, row.a, row.b, EXACT)
@@ -333,7 +334,7 @@ def test_a_forest_shows_every_row(tmp_path, drawn):
 
 
 def test_rows_have_names_bars_and_numbers_at_the_same_height(tmp_path, drawn):
-    results = make_results({"a": {EXACT: [0.3, 0.4]}, "b": {EXACT: [0.1, 0.1]}})
+    results = make_results({"a": {EXACT: [0.3, 0.4] * 3}, "b": {EXACT: [0.1, 0.1] * 3}})
     rows = [Contrast("a − b", "a", "b"), Contrast("b − a", "b", "a", "failed")]
     forest(results, rows, EXACT, tmp_path / "a.png")
     boxes = dict(drawn)

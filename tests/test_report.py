@@ -54,10 +54,10 @@ def test_fractions_are_shown_in_per_cent_and_losses_are_not():
 
 
 def test_a_score_is_the_mean_with_its_interval():
-    mean, low, high = interval([0.5, 0.61, 0.55])
-    assert (
-        score([0.5, 0.61, 0.55], EXACT) == f"{100 * mean:.1f} % [{100 * low:.1f}, {100 * high:.1f}]"
-    )
+    mean, (low, high) = interval([0.5, 0.61, 0.55])
+    shown = f"{100 * mean:.1f} % [{100 * low:.1f}, {100 * high:.1f}]"
+    assert score([0.5, 0.61, 0.55], EXACT) == shown
+    assert score([0.5, 0.61], EXACT) == "55.5 %"
     assert score([0.5], EXACT) == "50.0 %"
 
 
@@ -238,17 +238,24 @@ def test_per_seed_table_shows_every_seed_of_every_arm():
 
 
 def test_comparison_table_reports_what_stats_computed():
-    results = make_results()
-    table = comparison_table(results)
-    c = compare("reversed", "forward", EXACT, SCORES["reversed"][EXACT], SCORES["forward"][EXACT])
+    scores = {arm: {m: 2 * seeds for m, seeds in of.items()} for arm, of in SCORES.items()}
+    table = comparison_table(make_results(scores))
+    c = compare("reversed", "forward", EXACT, *(scores[arm][EXACT] for arm in [*scores][::-1]))
     assert table.headers[:4] == ("reversed − forward", "n", "reversed", "forward")
     row, loss = table.rows
-    assert row[:4] == ("exact match, free-running", "3", "55.3 %", "11.0 %")
+    assert row[:4] == ("exact match, free-running", "6", "55.3 %", "11.0 %")
     assert row[4] == f"+44.3 [+{100 * c.ci95[0]:.1f}, +{100 * c.ci95[1]:.1f}]"
-    assert row[5:] == ("0.25", f"+{c.d_z:.2f}", "1.00")
-    assert "smallest possible p is 0.25" in table.note
+    assert row[5:] == ("0.031", f"+{c.d_z:.2f}", "1.00")
     assert loss[0] == "loss, nats per token"
     assert loss[4].startswith("−0.8000 [−")
+    assert "[95 % interval: the shifts that the sign-flip test does not reject]" in table.note
+
+
+def test_few_seeds_have_no_interval_of_a_difference():
+    table = comparison_table(make_results())
+    assert [row[4] for row in table.rows] == ["+44.3", "−0.8000"]
+    assert "[95 %" not in table.note
+    assert "smallest possible p is 0.25" in table.note
 
 
 def test_comparison_table_names_the_pair_where_there_are_several():

@@ -1,10 +1,12 @@
 """Verdicts: at their boundaries, in words, and where there are no results yet."""
 
+import itertools
 from typing import Any
 
+import numpy as np
 import pytest
 from fake_results import EXACT, LOSS, SCORES, make_results
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from s2sjax.report.claims import (
@@ -201,56 +203,58 @@ def test_a_metric_that_nobody_measured_is_refused():
 # --- predictions ------------------------------------------------------------------------------
 
 
+INSIDE, TOUCHING, ABOVE = (-0.019, 0.019), (-0.019, 0.02), (0.021, 0.05)
+
+
 @pytest.mark.parametrize(
-    ("expect", "margin", "ci95", "verdict"),
+    ("expect", "margin", "ci95", "ci90", "verdict"),
     [
-        ("equal", 0.02, (-0.02, 0.02), "held"),
-        ("equal", 0.02, (-0.021, 0.02), "open"),
-        ("equal", 0.02, (0.02, 0.05), "open"),
-        ("equal", 0.02, (0.021, 0.05), "failed"),
-        ("equal", 0.02, (-0.05, -0.021), "failed"),
-        ("equal", 0.02, (-0.5, 0.5), "open"),
-        ("equal", 0.02, (0.52 - 0.5, 0.52 - 0.5), "held"),  # .02 but for the last digit
-        ("equal", 0.0, (0.0, 0.0), "held"),
-        ("greater", 0.0, (0.001, 0.5), "held"),
-        ("greater", 0.0, (0.0, 0.5), "open"),
-        ("greater", 0.0, (-0.5, 0.0), "failed"),
-        ("less", 0.0, (-0.5, -0.001), "held"),
-        ("less", 0.0, (-0.5, 0.0), "open"),
-        ("equal", 1.0, None, "open"),
-        ("greater", 0.0, None, "open"),
+        ("equal", 0.02, (-0.05, 0.05), INSIDE, "held"),
+        ("equal", 0.02, INSIDE, INSIDE, "held"),
+        ("equal", 0.02, None, INSIDE, "held"),  # five seeds
+        ("equal", 0.02, TOUCHING, TOUCHING, "open"),  # a test does not reject its interval's end
+        ("equal", 0.02, (0.02, 0.05), (0.03, 0.04), "open"),
+        ("equal", 0.02, (0.01, 0.06), ABOVE, "open"),
+        ("equal", 0.02, ABOVE, (0.03, 0.04), "failed"),
+        ("equal", 0.02, (-0.05, -0.021), (-0.04, -0.03), "failed"),
+        ("equal", 0.02, (0.52 - 0.5,) * 2, (0.52 - 0.5,) * 2, "open"),  # .02 but for the last digit
+        ("equal", 0.02, None, None, "open"),
+        ("greater", 0.0, (0.001, 0.5), None, "held"),
+        ("greater", 0.0, (0.0, 0.5), None, "open"),
+        ("greater", 0.0, (-0.5, 0.0), None, "open"),
+        ("greater", 0.0, (-0.5, -0.001), None, "failed"),
+        ("less", 0.0, (-0.5, -0.001), None, "held"),
+        ("less", 0.0, (-0.5, 0.0), None, "open"),
+        ("less", 0.0, (0.001, 0.5), None, "failed"),
+        ("greater", 0.0, None, None, "open"),
     ],
 )
-def test_verdicts_at_their_boundaries(expect, margin, ci95, verdict):
-    assert verdict_of(ci95, expect, margin) == verdict
+def test_verdicts_at_their_boundaries(expect, margin, ci95, ci90, verdict):
+    assert verdict_of(expect, margin, ci95, ci90) == verdict
+    if ci95 and ci90:
+        mirrored: Expect = {"equal": "equal", "greater": "less", "less": "greater"}[expect]
+        turned = [(-high, -low) for low, high in (ci95, ci90)]
+        assert verdict_of(mirrored, margin, *turned) == verdict
 
 
-THOUSANDTHS = st.integers(-1_000, 1_000)
+@settings(max_examples=60)
+@given(st.lists(st.integers(-9, 9), min_size=5, max_size=9), st.integers(1, 9))
+def test_an_equality_is_two_one_sided_tests(hundredths, margin):
+    results = make_results(
+        {"b": {EXACT: [0.5] * len(hundredths)}, "a": {EXACT: [0.5 + x / 100 for x in hundredths]}}
+    )
+    (judged,) = judge(results, [Prediction("same", "a", "b", EXACT, "equal", margin / 100)])
+    flips = np.array([*itertools.product((1, -1), repeat=len(hundredths))])
 
+    def rejects(x: np.ndarray) -> bool:
+        """Whether differences are below 0: few flips have a sum as low."""
+        return np.mean(flips @ x <= x.sum()) <= 0.05
 
-@given(
-    st.tuples(THOUSANDTHS, THOUSANDTHS).map(sorted),
-    st.integers(0, 300),
-    st.sampled_from(["equal", "greater", "less"]),
-    st.data(),
-)
-def test_a_verdict_is_about_every_point_of_the_interval(ends, margin, expect, data):
-    low, high = ends
-    margin *= expect == "equal"
-    verdict = verdict_of((low / 1000, high / 1000), expect, margin / 1000)
-    fulfils = {
-        "equal": lambda x: -margin <= x <= margin,
-        "greater": lambda x: x > margin,
-        "less": lambda x: x < -margin,
-    }[expect]
-    inside = fulfils(data.draw(st.integers(low, high)))
-    assert inside or verdict != "held"
-    assert not inside or verdict != "failed"
-    if verdict == "open":  # a part of it does; the claims are convex, so ends and margins tell
-        marks = {low, high, *(m for m in (-margin, 0, margin) if low <= m <= high)}
-        assert {fulfils(x) for x in marks} == {True, False}
-    mirrored = {"equal": "equal", "greater": "less", "less": "greater"}[expect]
-    assert verdict_of((-high / 1000, -low / 1000), mirrored, margin / 1000) == verdict
+    x = np.array(hundredths)  # whole numbers: no rounding
+    assert (judged.verdict == "held") == (rejects(x - margin) and rejects(-x - margin))
+    (judged,) = judge(results, [Prediction("more", "a", "b", EXACT, "greater")])
+    p = np.mean(abs(flips @ x) >= abs(x.sum()))
+    assert judged.verdict == ("open" if p > 0.05 else "held" if x.sum() > 0 else "failed")
 
 
 def seeded(n: int, **above: float) -> dict[str, Any]:
@@ -298,12 +302,14 @@ def test_a_p_too_large_is_open_with_enough_seeds():
     assert judged[2:] == ("open", "open: above 0 or not")
 
 
-@pytest.mark.parametrize(("n", "verdict"), [(5, "open"), (6, "held")])
-def test_five_seeds_decide_nothing_and_six_do(n, verdict):
+@pytest.mark.parametrize(
+    ("n", "verdicts"), [(4, ["open"] * 2), (5, ["open", "held"]), (6, ["held"] * 2)]
+)
+def test_a_direction_takes_six_seeds_and_an_equality_five(n, verdicts):
     same = Prediction("no matter", "up", "low", EXACT, "equal", 0.3)
-    both = judge(seeded(n, up=0.2), directed("greater", "up")) + judge(seeded(n, up=0.2), [same])
-    assert [j.verdict for j in both] == [verdict] * 2
-    assert n > 5 or {j.sentence for j in both} == {"open: too few seeds"}
+    both = judge(seeded(n, up=0.2), [*directed("greater", "up"), same])
+    assert [j.verdict for j in both] == verdicts
+    assert {j.sentence for j in both if j.verdict == "open"} <= {"open: too few seeds"}
 
 
 def test_arms_are_paired_by_the_seeds_they_share():
@@ -318,7 +324,7 @@ def test_arms_are_paired_by_the_seeds_they_share():
         paired(results, "reversed", "forward", EXACT)
 
 
-@pytest.mark.parametrize("margin", [-0.01, float("nan"), float("inf")])
+@pytest.mark.parametrize("margin", [-0.01, 0.0, float("nan"), float("inf")])
 def test_a_margin_that_means_nothing_is_refused(margin):
     with pytest.raises(ValueError, match=r"A margin is 0 or, .* but 'claim'"):
         Prediction("claim", "a", "b", EXACT, "equal", margin)
@@ -351,12 +357,17 @@ def test_predictions_and_what_happened():
     )
     assert [row[-2:] for row in table.rows[1:]] == [
         ("0.031", "failed: not below 0"),
-        ("–", "held: within ±2.0"),
-        ("–", "failed: not within ±2.0"),
+        ("–", "held: within ±2.0, 90 % [+0.1, +0.1]"),
+        ("–", "failed: not within ±2.0, 90 % [+20.0, +20.0]"),
     ]
     assert "after Holm correction for the 2 directions" in table.note
-    assert "7 paired seeds" in table.note
-    assert "smallest possible p is 0.25" in prediction_table(seeded(3, up=0.2), claims[:1]).note
+    assert "[95 % interval: the shifts that the sign-flip test does not reject]" in table.note
+    assert "two one-sided sign-flip tests" in table.note
+    assert "one-sided" not in prediction_table(results, claims[:2]).note
+    few = prediction_table(seeded(3, up=0.2), claims[:1])
+    assert few.rows[0][3] == "+20.0"
+    assert "smallest possible p is 0.25" in few.note
+    assert "[95 %" not in few.note
 
 
 def test_predictions_of_several_metrics_name_them():

@@ -18,12 +18,11 @@ from s2sjax.data.dataset import make_formatter, seed_key
 from s2sjax.data.tasks import Pairs, TaskConfig
 from s2sjax.errors import UserError
 from s2sjax.report.plots import Category
-from s2sjax.report.tables import MINUS, NONE, Table, quantity, score
+from s2sjax.report.tables import MINUS, NONE, OVER_SEEDS, Table, quantity, score
 from s2sjax.train.answering import Questions
 from s2sjax.train.metrics import EXACT_MATCH
 from s2sjax.train.trained import Trained
 
-OVER_SEEDS = "Mean over seeds [95 % bootstrap interval of the mean]."
 PLACES = {0: "sign", 1: "units", 2: "tens", 3: "hundreds", 4: "thousands"}
 
 

@@ -1,26 +1,28 @@
 """Claims against results: published figures, predictions, times to a threshold.
 
 A published figure is one run's, so it is compared with the range in which one more of our seeds
-would lie. A prediction is about a paired difference: the interval of the difference decides, and
-for a direction also a test, corrected for the number of directions predicted. A ValueError names
-what is missing.
+would lie. A prediction is about a paired difference: sign-flip tests decide, those of directions
+corrected for their number. A ValueError names what is missing.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from math import inf
 from typing import Literal, NamedTuple
 
-from s2sjax.report import tables
+import numpy as np
+
+from s2sjax.report import stats, tables
 from s2sjax.report.results import Results, by_seed, series
-from s2sjax.report.stats import Comparison, compare, holm, next_seed_range, smallest_p
+from s2sjax.report.stats import LEVEL, Comparison, compare, holm, next_seed_range
 from s2sjax.report.tables import NONE, Table, difference, number, quantity, score, unit
 
 Split = Literal["train", "dev", "test"]
 Verdict = Literal["held", "failed", "open"]
 Expect = Literal["equal", "greater", "less"]
+Ends = tuple[float, float] | None  # of an interval
 
 LATER = "not run yet"
-LEVEL = 0.05  # the largest corrected p with which a predicted direction has held or failed
 MEDIAN = "Median: the epoch by which half of the seeds reached it; a dash: fewer than half did."
 
 
@@ -61,9 +63,9 @@ def published_table(pairs: Sequence[tuple[Results | None, Published]]) -> Table:
         rows.append(row)
     headers = ("what", "published", "ours", "n", "one more seed (95 %)", "setting", "verdict")
     note = (
-        "Ours: mean over n seeds [95 % bootstrap interval of the mean]. A published figure is one "
-        "run's, so it is inside or outside of the range that one more of our seeds would fall in; "
-        "above and below say where the published figure lies."
+        "Ours: mean over n seeds [95 % interval, Student's t]. A published figure is one run's, so "
+        "it is inside or outside of the range that one more of our seeds would fall in; above and "
+        "below say where the published figure lies."
     )
     table = Table("Published figures and ours", headers, tuple(rows), note)
     return _named(table, [p.metric for _, p in pairs])
@@ -107,10 +109,10 @@ class Prediction:
     b: str  # the arm it is compared with
     metric: str
     expect: Expect
-    margin: float = 0.0  # "equal" means a difference of at most so much, as stored
+    margin: float = 0.0  # "equal" means a difference of less than so much, as stored
 
     def __post_init__(self) -> None:
-        if not 0 <= self.margin < float("inf") or (self.margin and self.expect != "equal"):
+        if not 0 <= self.margin < inf or (self.margin > 0) != (self.expect == "equal"):
             says = f"{self.claim!r} has {self.margin}"
             raise ValueError(f"A margin is 0 or, of an equality, a positive number, but {says}.")
 
@@ -128,7 +130,7 @@ def judge(results: Results, predictions: Sequence[Prediction]) -> list[Judgement
     """Judges predictions by the seeds that both of their arms have.
 
     A direction has held or failed if its interval says so and its sign-flip p, after Holm
-    correction for all directions given, is at most `LEVEL`. Otherwise it is open.
+    correction for all directions given, is at most .05. For an equality see `verdict_of`.
     """
     compared = [paired(results, p.a, p.b, p.metric) for p in predictions]
     directions = [i for i, p in enumerate(predictions) if p.expect != "equal"]
@@ -136,14 +138,19 @@ def judge(results: Results, predictions: Sequence[Prediction]) -> list[Judgement
     corrected = dict(zip(ps, holm([*ps.values()]), strict=True))
     judged = []
     for i, (p, c) in enumerate(zip(predictions, compared, strict=True)):
-        least, tests = smallest_p(c.n), len(ps) if i in ps else 1
-        undecided = least > LEVEL or corrected.get(i, 0.0) > LEVEL
-        verdict = "open" if undecided else verdict_of(c.ci95, p.expect, p.margin)
-        within = f"within ±{number(p.margin, p.metric)}"
-        place = {"greater": "above 0", "less": "below 0"}.get(p.expect, within)
+        differences = np.subtract(*paired_values(results, p.a, p.b, p.metric))
+        ci90 = stats.sign_flip_interval(differences, 2 * LEVEL)
+        verdict = verdict_of(p.expect, p.margin, c.ci95, ci90)
+        if p.expect == "equal":
+            place = f"within ±{number(p.margin, p.metric)}"
+            inner = f", 90 %{tables.ends(ci90, p.metric, '+')}"
+            few = ci90 is None
+        else:
+            place, inner = {"greater": "above 0", "less": "below 0"}[p.expect], ""
+            few = stats.smallest_p(c.n) * max(1, len(ps)) > LEVEL
+            verdict = "open" if corrected.get(i, 0.0) > LEVEL else verdict
         words = {"held": place, "failed": f"not {place}", "open": f"{place} or not"}[verdict]
-        if verdict == "open" and least * tests > LEVEL:
-            words = "too few seeds"
+        words = "too few seeds" if verdict == "open" and few else words + inner
         judged.append(Judgement(c, corrected.get(i), verdict, f"{verdict}: {words}"))
     return judged
 
@@ -163,18 +170,20 @@ def paired_values(results: Results, a: str, b: str, metric: str) -> tuple[list[f
     return [values_a[s] for s in shared], [values_b[s] for s in shared]
 
 
-def verdict_of(ci95: tuple[float, float] | None, expect: Expect, margin: float = 0.0) -> Verdict:
-    """Whether all of an interval of ``a - b`` ("held") or none of it ("failed") is as expected."""
-    if ci95 is None:
-        return "open"
-    # 0.52 - 0.50 is not exactly the float 0.02, but is meant to lie within a margin of 0.02.
-    (low, high), margin = (round(end, 12) for end in ci95), round(margin, 12)
-    if expect == "less":
-        low, high = -high, -low
+def verdict_of(expect: Expect, margin: float, ci95: Ends, ci90: Ends) -> Verdict:
+    """What the intervals of ``a - b`` say, before any correction; None has no ends.
+
+    Held: all of an interval lies where it was expected; failed: none of it. That an equality has
+    held takes two one-sided tests, which is the 90 % interval; all else takes the 95 % one.
+    """
+    low, high = ci95 or (-inf, inf)
+    held, failed = (low > 0, high < 0) if expect == "greater" else (high < 0, low > 0)
     if expect == "equal":
-        held, failed = -margin <= low and high <= margin, low > margin or high < -margin
-    else:
-        held, failed = low > 0, high <= 0
+        inner_low, inner_high = ci90 or (-inf, inf)
+        # 0.52 - 0.50 is not exactly the float 0.02, but is meant to be.
+        ends = max(-inner_low, inner_high), margin, max(low, -high)
+        farthest, margin, nearest = (round(end, 12) for end in ends)
+        held, failed = farthest < margin, nearest > margin
     return "held" if held else "failed" if failed else "open"
 
 
@@ -197,9 +206,14 @@ def prediction_table(results: Results, predictions: Sequence[Prediction]) -> Tab
     note = (
         f", and the same after Holm correction for the {directions} direction"
         f"{'s' * (directions != 1)} predicted here. Held: all of the interval lies where it was "
-        "predicted; failed: none of it does; open: the seeds cannot decide. Directions are decided "
-        f"only after Holm correction, with p at most {LEVEL:g}."
+        "predicted; failed: none of it does; open: the seeds cannot decide. A direction also needs "
+        f"a Holm p of at most {LEVEL:g}."
     )
+    if directions < len(predictions):
+        note += (
+            " A prediction within ± a margin has held if two one-sided sign-flip tests, each at "
+            f"{LEVEL:g}, say so: then the 90 % interval lies inside."
+        )
     headers = ("prediction", "a", "b", "difference", "n", "p", "p, Holm", "verdict")
     note = tables.paired_note(note, [judgement.comparison.n for judgement in judged])
     table = Table("What was predicted", headers, tuple(rows), note)

@@ -163,6 +163,7 @@ class Row(NamedTuple):
 
     label: str
     seeds: Sequence[float]
+    ends: tuple[float, float] | None  # of the interval of their mean
     text: str
     colour: str
 
@@ -189,7 +190,8 @@ def forest(results: Results, contrasts: Sequence[Contrast], metric: str, path: P
         verdict = contrast.verdict
         text = f"{difference(c.mean_difference, c.ci95, metric)}\n{verdict}".rstrip()
         colour = VERDICTS.get(verdict.partition(":")[0], INK if verdict else COLOURS[0])
-        panels.setdefault(contrast.heading, []).append(Row(contrast.label, seeds, text, colour))
+        row = Row(contrast.label, seeds, c.ci95, text, colour)
+        panels.setdefault(contrast.heading, []).append(row)
     title = f"{metric_name(metric)}: paired differences, test set"
     _draw_rows(path, title, panels, metric, {}, differences=True)
 
@@ -205,7 +207,8 @@ def scores_by_arm(
     for i, (heading, names) in enumerate(groups.items()):
         for arm in names:
             seeds = values(results, arm, metric)
-            row = Row(arm, seeds, score(seeds, metric), line_of(i)["color"])
+            _, ends = interval(seeds)
+            row = Row(arm, seeds, ends, score(seeds, metric), line_of(i)["color"])
             panels[heading].append(row)
     _draw_rows(path, f"{metric_name(metric)}, test set", panels, metric, floors or {})
 
@@ -222,8 +225,11 @@ def _draw_rows(
     """Draws panels of rows under their headings, with one scale and the same floors."""
     panels = {heading: rows for heading, rows in panels.items() if rows}
     every = [row for rows in panels.values() for row in rows]
-    marks = "Dots: seeds; bars: their mean, with its 95 % interval."
-    note = seed_note((len(row.seeds) for row in every), marks)
+    marks = "Dots: seeds; bars: their mean"
+    if any(row.ends for row in every):
+        by = "of the sign-flip test" if differences else "by Student's t"
+        marks += f", with its 95 % interval {by}"
+    note = seed_note((len(row.seeds) for row in every), f"{marks}.")
     lines = 1 + max(max(wrapped(r.label).count("\n"), r.text.count("\n")) for r in every)
     height = 1.4 + (0.14 + 0.17 * lines) * len(every) + 0.34 * len(panels)
     with page(path, height + canvas.LINE * len(floors), title, note) as figure:
@@ -239,10 +245,10 @@ def _draw_rows(
                 style: dict[str, Any] = {"color": row.colour, "zorder": 3}
                 dots = {"alpha": 0.45, "markeredgewidth": 0, "markersize": 5}
                 axes.plot(row.seeds, [y - 0.15] * len(row.seeds), "o", **style, **dots)
-                mean, *ends = interval(row.seeds)
+                mean = np.mean(row.seeds)
                 axes.plot(mean, y + 0.18, "|", **style, markersize=8, markeredgewidth=2)
-                if len(row.seeds) > 1:
-                    axes.plot(ends, [y + 0.18] * 2, **style, solid_capstyle="butt", linewidth=3)
+                if row.ends is not None:
+                    axes.plot(row.ends, [y + 0.18] * 2, **style, solid_capstyle="butt", linewidth=3)
             right = axes.secondary_yaxis("right")
             axes.set_yticks(range(len(rows)), [wrapped(row.label) for row in rows])
             right.set_yticks(range(len(rows)), [row.text for row in rows])

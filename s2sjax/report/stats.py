@@ -13,10 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 Values = NDArray[np.float64]
-CONFIDENCE = 0.95
-RESAMPLES = 9_999  # of the bootstrap, and of sign flips that are too many to enumerate
+LEVEL = 0.05  # of a two-sided test; an interval holds what such a test does not reject
 ENUMERABLE = 20  # the most seeds whose 2^n sign flips are enumerated
-SEED = 0  # of the resampling: the same results.json gives the same report
+DRAWN = 9_999  # sign flips that are drawn where there are more
+SEED = 0  # of the drawing: the same results.json gives the same report
 ROUNDING = 1e-12  # relative: numbers closer than this differ by rounding only
 
 
@@ -31,7 +31,7 @@ class Comparison:
     mean_a: float  # over the seeds
     mean_b: float
     mean_difference: float  # mean of a - b
-    ci95: tuple[float, float] | None  # bootstrap interval of mean_difference; None for one seed
+    ci95: tuple[float, float] | None  # of the difference; None: unbounded, below six seeds
     p_sign_flip: float | None  # two-sided, of the sign-flip permutation test; None for one seed
     d_z: float | None  # mean / standard deviation of the differences; None where undefined
     p_superiority: float  # share of seeds in which a is above b; ties count one half
@@ -46,43 +46,63 @@ def compare(
         raise ValueError(f"Paired arms need the same seeds, but {counts}.")
     values_a = _finite(a, f"{a_name!r}, {metric!r}")
     values_b = _finite(b, f"{b_name!r}, {metric!r}")
-    differences = _without_rounding(values_a - values_b, scale=np.abs([values_a, values_b]).max())
-    mean, low, high = interval(differences)
-    means = float(values_a.mean()), float(values_b.mean())
-    ci95 = None if low is None or high is None else (low, high)
-    n = len(differences)
-    d_z = None if n == 1 or differences.any() else 0.0
-    if np.ptp(differences) > 0:
-        d_z = float(differences.mean() / differences.std(ddof=1))
-    p = _p_sign_flip(differences) if n > 1 else None
-    above = float(np.mean(0.5 + 0.5 * np.sign(differences)))
-    return Comparison(a_name, b_name, metric, n, *means, mean, ci95, p, d_z, above)
+    x = _without_rounding(values_a - values_b, scale=np.abs([values_a, values_b]).max())
+    n, (mean_a, mean_b, mean) = len(x), (float(v.mean()) for v in (values_a, values_b, x))
+    d_z = None if n == 1 or x.any() else 0.0
+    if np.ptp(x) > 0:
+        d_z = float(mean / x.std(ddof=1))
+    ci95, p = sign_flip_interval(x), sign_flip_p(x) if n > 1 else None
+    above = float(np.mean(0.5 + 0.5 * np.sign(x)))
+    return Comparison(a_name, b_name, metric, n, mean_a, mean_b, mean, ci95, p, d_z, above)
 
 
-def interval(values: Sequence[float] | Values) -> tuple[float, float | None, float | None]:
-    """Mean over seeds, and its 95 % interval by the BCa bootstrap (Efron 1987): mean, low, high.
+def sign_flip_p(differences: Values) -> float:
+    """Two-sided p: the share of sign flips whose sum is at least as far from 0 as observed.
 
-    Equal values give ``low == high == mean``; one value gives ``(value, None, None)``.
+    The null hypothesis is that each difference is equally likely with either sign. The observed
+    signs are counted too, so p is never 0 (Phipson & Smyth 2010).
     """
+    lower, higher = _parts(differences)
+    return float(1 + min(np.sum(lower <= 0), np.sum(higher >= 0))) / (1 + len(lower))
+
+
+def sign_flip_interval(differences: Values, level: float = LEVEL) -> tuple[float, float] | None:
+    """The inverted test: the ends of all shifts d whose p, of differences - d, is above a level.
+
+    So 0 lies outside exactly if `sign_flip_p` is at most the level. None: no shift is rejected.
+    """
+    lower, higher = _parts(differences)
+    k = int(level * (1 + len(lower)))  # a shift below the mean needs k lower means up to it
+    if k == 0:
+        return None
+    return float(np.partition(lower, k - 1)[k - 1]), float(np.partition(higher, -k)[-k])
+
+
+def _parts(x: Values) -> tuple[Values, Values]:
+    """Of all ways to part values in two, or of many drawn ones, the lower and the higher mean.
+
+    For d below the mean of x, flipping the signs of a part of x - d leaves its sum as far from 0
+    exactly if the lower mean is at most d; for d above it, if the higher is at least d (Hartigan
+    1969, "Using subsample values as typical values").
+    """
+    n, columns = len(x), np.stack([x, np.ones(len(x))], axis=1)
+    if n <= ENUMERABLE:
+        sums = np.zeros((1, 2))  # and the number of their terms
+        for column in columns[:-1]:  # doubles; the last value is always in the other part
+            sums = np.concatenate([sums, sums + column])
+    else:
+        sums = np.random.default_rng(SEED).integers(2, size=(DRAWN, n)) @ columns
+    sums = sums[(sums[:, 1] > 0) & (sums[:, 1] < n)]
+    sums, sizes = np.moveaxis(np.stack([sums, columns.sum(axis=0) - sums]), -1, 0)
+    sums[np.abs(sums) <= ROUNDING * np.abs(x).sum()] = 0.0  # they differ by the order of terms
+    means = sums / sizes
+    return means.min(axis=0), means.max(axis=0)
+
+
+def interval(values: Sequence[float] | Values) -> tuple[float, tuple[float, float] | None]:
+    """Mean over seeds, and its 95 % interval by Student's t: None for one or two seeds."""
     x = _finite(values, "the values of an interval")
-    if len(x) == 1:
-        return float(x[0]), None, None
-    x = _without_rounding(x, scale=np.abs(x).max())
-    mean, width = float(x.mean()), float(np.ptp(x))
-    if width == 0:
-        return float(x[0]), float(x[0]), float(x[0])
-    from scipy.stats import bootstrap  # imported here, because it takes a second
-
-    def rounded_mean(sample: Values, axis: int) -> Values | np.float64:
-        # The bias correction counts ties: the mean must not depend on the order of the values.
-        return np.round(np.mean(sample, axis=axis), 12)
-
-    standardised = (x - mean) / width  # rounding then means the same in every unit
-    rng = np.random.default_rng(SEED)
-    options = {"n_resamples": RESAMPLES, "confidence_level": CONFIDENCE, "method": "BCa"}
-    ci = bootstrap((standardised,), rounded_mean, rng=rng, **options).confidence_interval
-    low, high = np.clip(mean + width * np.array([ci.low, ci.high]), x.min(), x.max())
-    return mean, float(low), float(high)
+    return float(x.mean()), _student(x, 1 / len(x)) if len(x) > 2 else None
 
 
 def next_seed_range(values: Sequence[float] | Values) -> tuple[float, float]:
@@ -90,9 +110,13 @@ def next_seed_range(values: Sequence[float] | Values) -> tuple[float, float]:
     x = _finite(values, "the values of a prediction")
     if len(x) < 2:
         raise ValueError(f"A prediction needs at least two seeds, but there is only {x.tolist()}.")
-    from scipy.stats import t
+    return _student(x, 1 + 1 / len(x))
 
-    half = t.ppf((1 + CONFIDENCE) / 2, len(x) - 1) * x.std(ddof=1) * np.sqrt(1 + 1 / len(x))
+
+def _student(x: Values, variance: float) -> tuple[float, float]:
+    from scipy.special import stdtrit  # imported here, because it takes half a second
+
+    half = stdtrit(len(x) - 1, 1 - LEVEL / 2) * x.std(ddof=1) * np.sqrt(variance)
     return float(x.mean() - half), float(x.mean() + half)
 
 
@@ -114,11 +138,10 @@ def caution(n: int) -> str:
     """A sentence of warning if ``n`` paired seeds are too few for a claim, else an empty string."""
     if n == 1:
         return "One seed: no interval, no test, and another seed may say the opposite."
-    if (least := smallest_p(n)) > 1 - CONFIDENCE:
-        why = "so no difference, however large, reaches .05, and the intervals are weak"
-        return f"{n} paired seeds: the smallest possible p is {least:.2g}, {why}."
-    weak = f"{n} paired seeds: bootstrap intervals are weak below 10, so look at every seed."
-    return weak if n < 10 else ""
+    if (least := smallest_p(n)) <= LEVEL:
+        return ""
+    why = "so no difference, however large, reaches .05 or has a 95 % interval: see every seed"
+    return f"{n} paired seeds: the smallest possible p is {least:.2g}, {why}."
 
 
 def _finite(values: Sequence[float] | Values, what: str) -> Values:
@@ -137,21 +160,3 @@ def _without_rounding(x: Values, scale: float) -> Values:
     """
     x = np.where(np.abs(x) <= ROUNDING * scale, 0.0, x)
     return np.full_like(x, x[0]) if np.ptp(x) <= ROUNDING * scale else x
-
-
-def _p_sign_flip(differences: Values) -> float:
-    """Two-sided p: the share of sign assignments whose sum is at least as far from 0 as observed.
-
-    The null hypothesis is that each difference is equally likely with either sign.
-    """
-    n, observed = len(differences), differences.sum()
-    if n <= ENUMERABLE:
-        sums = np.zeros(1)
-        for difference in differences:  # doubles: [1], [2], ... [2^n]
-            sums = np.concatenate([sums + difference, sums - difference])
-    else:
-        signs = np.random.default_rng(SEED).choice([-1.0, 1.0], size=(RESAMPLES, n))
-        # The observed signs are counted too, so p is never 0 (Phipson & Smyth 2010).
-        sums = np.append(signs @ differences, observed)
-    rounding = ROUNDING * np.abs(differences).sum()  # sums differ by the order of their terms
-    return float(np.mean(np.abs(sums) >= np.abs(observed) - rounding))

@@ -23,6 +23,7 @@ from s2sjax.report.stats import caution, interval, next_seed_range
 
 NONE = "–"  # a cell without a number
 MINUS = "−"  # as wide as a plus sign; no line is broken after it
+OVER_SEEDS = "Mean over seeds [95 % interval, Student's t]."
 
 
 def printable(text: str) -> str:
@@ -107,16 +108,18 @@ def quantity(value: float, metric: str, decimals: int | None = None) -> str:
 
 def score(seeds: Sequence[float], metric: str) -> str:
     """Mean over seeds with its 95 % interval: ``65.1 % [63.2, 66.9]``."""
-    mean, low, high = interval(seeds)
-    if low is None or high is None:
-        return quantity(mean, metric)
-    return f"{quantity(mean, metric)} [{number(low, metric)}, {number(high, metric)}]"
+    mean, ci95 = interval(seeds)
+    return quantity(mean, metric) + ends(ci95, metric)
 
 
 def difference(mean: float, ci95: Sequence[float] | None, metric: str) -> str:
     """Mean difference with its interval, shares in points: ``+34.5 [+33.8, +35.2]``."""
-    ends = "" if ci95 is None else f" [{', '.join(number(end, metric, '+') for end in ci95)}]"
-    return number(mean, metric, "+") + ends
+    return number(mean, metric, "+") + ends(ci95, metric, "+")
+
+
+def ends(ci: Sequence[float] | None, metric: str, sign: str = "") -> str:
+    """The ends of an interval, in brackets after a blank; nothing if it has none."""
+    return f" [{', '.join(number(end, metric, sign) for end in ci)}]" if ci else ""
 
 
 def provenance(results: Results) -> str:
@@ -215,13 +218,12 @@ def score_table(
         n = len(columns[0][0])
         rows.append((f"{arm}, {n} seed{'s' * (n > 1)}", *(score(*column) for column in columns)))
         if n > 1:
-            ends = [(min(seeds), max(seeds), metric) for seeds, metric in columns]
-            rows.append((f"{arm}, lowest to highest", *(span(*of) for of in ends)))
+            ranges = [(min(seeds), max(seeds), metric) for seeds, metric in columns]
+            rows.append((f"{arm}, lowest to highest", *(span(*of) for of in ranges)))
         if n > 1 and next_seed:
-            ends = [(*next_seed_range(seeds), metric) for seeds, metric in columns]
-            rows.append((f"{arm}, one more seed (95 %)", *(span(*of) for of in ends)))
-    note = "Mean over seeds [95 % bootstrap interval of the mean]."
-    return Table(f"{results['experiment']}: {split} set", ("", *metrics), tuple(rows), note)
+            ranges = [(*next_seed_range(seeds), metric) for seeds, metric in columns]
+            rows.append((f"{arm}, one more seed (95 %)", *(span(*of) for of in ranges)))
+    return Table(f"{results['experiment']}: {split} set", ("", *metrics), tuple(rows), OVER_SEEDS)
 
 
 def span(low: float, high: float, metric: str) -> str:
@@ -258,10 +260,12 @@ def comparison_table(results: Results) -> Table:
     return Table(title, headers, tuple(rows), note)
 
 
-def paired_note(columns: str, seeds: Sequence[int]) -> str:
+def paired_note(columns: str, seeds: Sequence[int], what: str = "Difference a − b") -> str:
     """The note under paired differences, with a caution where there are few seeds."""
-    what = "of the means, of percentages in points, [95 % bootstrap interval]"
-    note = f"Paired by seed. Difference a − b {what}; two-sided sign-flip p{columns}"
+    note = f"Paired by seed. {what} of the means, of percentages in points"
+    if seeds and not caution(max(seeds)):
+        note += " [95 % interval: the shifts that the sign-flip test does not reject]"
+    note += f"; two-sided sign-flip p{columns}"
     return f"{note} {caution(min(seeds))}".rstrip() if seeds else note
 
 

@@ -12,7 +12,7 @@ from s2sjax.report.plots import Category, Heat, heat_maps, shares_by_category
 from s2sjax.report.results import Results, values
 from s2sjax.report.results import arms as names_of
 from s2sjax.report.stats import compare
-from s2sjax.report.tables import NONE, Picture, Table, difference, quantity
+from s2sjax.report.tables import NONE, Picture, Table, difference, paired_note, quantity
 from s2sjax.study.ablation import Ablation
 from s2sjax.study.plan import parameter_count
 from s2sjax.train.metrics import EXACT_MATCH
@@ -44,10 +44,8 @@ def gains_table(
             p = NONE if both.p_sign_flip is None else f"{both.p_sign_flip:.2g}"
         shown = difference(alone.mean_difference, alone.ci95, metric)
         rows.append((name, str(alone.n), shown, more, p))
-    note = (
-        "Paired by seed, in points [95 % bootstrap interval]; two-sided sign-flip p, not "
-        "corrected. Where both arms of a row are at the floor or at the ceiling, it says nothing."
-    )
+    says = ", not corrected. Where both arms are at the floor or the ceiling, a row says nothing."
+    note = paired_note(says, [*map(len, each.values())], "Differences")
     return Table(title, ("arms", "n", header, f"against {first}", "p"), tuple(rows), note)
 
 

@@ -21,6 +21,7 @@ from s2sjax.report import claims, tables
 from s2sjax.report.plots import Contrast, forest, learning_curves, scores_by_arm
 from s2sjax.report.results import Results, series, values
 from s2sjax.report.results import arms as names_of
+from s2sjax.report.stats import caution
 from s2sjax.report.tables import Picture, Table, metric_name
 from s2sjax.serial import from_json
 from s2sjax.study.ablation import Ablation, is_extension, run
@@ -141,7 +142,8 @@ class Experiment:
         what, shown, said = "", [], [arm for arm in self.named or arms if arm in arms]
         if gains := self.gains(preset):
             n = min(claims.paired(results, a, b, metric).n for a, b in gains.values())
-            what = f"{self.gain} [95 % interval], {n} paired seeds"
+            ends = "" if caution(n) else " [95 % interval]"
+            what = f"{self.gain}{ends}, {n} paired seeds"
             shown = [f"{name} {gap(a, b)}" for name, (a, b) in gains.items()]
         elif said:
             what = f"mean of {len(values(results, said[0], metric))} seeds [95 % interval]"
