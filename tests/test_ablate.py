@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from dataclasses import dataclass, replace
+from operator import attrgetter
 from pathlib import Path
 from typing import ClassVar
 
@@ -187,4 +188,6 @@ def test_what_a_notebook_needs_is_imported_from_the_package():
     assert {name for name in s2sjax.__all__ if getattr(s2sjax, name).__name__ != name} == set()
     assert s2sjax.Addition is Addition
     with pytest.raises(AttributeError, match="no attribute 'adition'"):
-        s2sjax.adition  # noqa: B018
+        attrgetter("adition")(s2sjax)
+    with pytest.raises(TypeError, match="abstract"):  # at once, not when it is trained
+        type("Unfinished", (Task,), {})()

@@ -1,5 +1,6 @@
 """A task: settings that make pairs of strings, split without leaks."""
 
+from abc import abstractmethod
 from collections.abc import Iterable, Mapping
 from typing import Protocol, runtime_checkable
 
@@ -31,13 +32,13 @@ class Task(Protocol):
         """The task with the hash of its files' content, if it reads files."""
         return self
 
+    @abstractmethod
     def pairs(self, key: jax.Array) -> Mapping[str, Iterable[tuple[str, str]]]:
         """Pairs of the splits train, dev and test: a pure function of the settings and the key."""
-        raise NotImplementedError
 
+    @abstractmethod
     def answers(self, source: str) -> tuple[str, ...]:
         """All right answers; raises UserError for a string that is no question of this task."""
-        raise NotImplementedError
 
 
 TaskConfig = Addition | Toy | Dates | Sentences | Task

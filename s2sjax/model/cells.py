@@ -94,8 +94,8 @@ def _gru_gradient(saved, before, d):
     r, k, n, u_n = saved
     dz_n = d.h * (1 - k) * (1 - n**2)
     dz = [dz_n * u_n * r * (1 - r), d.h * (before.h - n) * k * (1 - k)]
-    join = lambda candidate: jnp.concatenate([*dz, candidate], axis=-1)  # noqa: E731
-    return join(dz_n), join(dz_n * r), Carry(None, d.h * k)
+    du = jnp.concatenate([*dz, dz_n * r], axis=-1)
+    return jnp.concatenate([*dz, dz_n], axis=-1), du, Carry(None, d.h * k)
 
 
 def _rnn(z, u, before):
