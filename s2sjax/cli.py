@@ -15,7 +15,7 @@ import jax
 import tyro
 from rich.console import Console
 
-from s2sjax.errors import Interrupted, UserError
+from s2sjax.errors import FAULT, REFUSED, Interrupted, UserError
 
 T = TypeVar("T")
 
@@ -82,9 +82,9 @@ def make_console(*, quiet: bool = False) -> Console:
 
 
 def main(body: Callable[[], None]) -> NoReturn:
-    """Run a script's body; an error that the user can fix is one line on stderr and exit code 2.
+    """Run a script's body; an error that the user can fix is one line on stderr.
 
-    Ctrl-C and SIGTERM end with a shell's codes, 130 and 143.
+    The exit codes are those of `errors`.
     """
     os.environ["MPLBACKEND"] = "agg"  # pictures are drawn to files, whatever is asked for
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
@@ -96,23 +96,25 @@ def main(body: Callable[[], None]) -> NoReturn:
     try:
         body()
     except UserError as error:
-        _end(f"error: {_with_options(str(error))}", 2)
+        _end(f"error: {_with_options(str(error))}", error.code)
     except Interrupted as stopped:
-        _end(str(stopped), 128 + stopped.signal)
+        _end(str(stopped), stopped.code)
     except KeyboardInterrupt:
         _end("stopped; the same command goes on from the last checkpoint", 130)
     except MemoryError as error:
-        _end(f"error: this does not fit into memory ({error}): choose smaller sizes", 2)
+        _end(f"error: this does not fit into memory ({error}): choose smaller sizes", REFUSED)
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error) and "out of memory" not in str(error).lower():
             raise
-        _end("error: this does not fit into the device's memory: choose smaller sizes", 2)
+        _end("error: this does not fit into the device's memory: choose smaller sizes", REFUSED)
     except BrokenPipeError:  # the reader, such as head, has ended
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         _end("stopped: nobody reads the output any more", 128 + signal.SIGPIPE)
     except OSError as error:
         where = "" if error.filename is None else f"{error.filename}: "
-        _end(f"error: {where}{error.strerror}: check the path, your rights, and the room left", 2)
+        _end(
+            f"error: {where}{error.strerror}: check the path, your rights, and the room left", FAULT
+        )
     sys.exit(0)
 
 

@@ -1,11 +1,45 @@
-"""Errors that the user can fix: one line each, shown without a traceback."""
+"""Errors that the user can fix: one line each, shown without a traceback. Their exit codes.
+
+====  ============================================================================================
+code  what a batch job does
+====  ============================================================================================
+   0  nothing: the run is finished
+  75  starts the same command again: it was asked to stop and goes on from its checkpoint
+  78  never starts it again: settings or files are wrong
+   1  may start it again: the machine failed (no room, no rights), or the code did
+ 130  nothing: a person pressed Ctrl-C
+====  ============================================================================================
+"""
 
 import importlib
+import signal
 from typing import Any
+
+FAULT, AGAIN, REFUSED = 1, 75, 78
+"""Exit codes; 75 and 78 are EX_TEMPFAIL and EX_CONFIG of ``sysexits.h``."""
+
+
+def stopped_by(number: int) -> int:
+    """Exit code of a run that a signal has stopped."""
+    return 128 + number if number == signal.SIGINT else AGAIN
 
 
 class UserError(Exception):
     """An input cannot be used; the message says what is wrong and what would be right."""
+
+    code = REFUSED
+
+
+class BusyError(UserError):
+    """Another process has what this one needs."""
+
+    code = AGAIN
+
+
+class MachineError(UserError):
+    """The settings are right, but the machine lacks room or rights."""
+
+    code = FAULT
 
 
 class Interrupted(Exception):  # noqa: N818 (not an error)
@@ -13,7 +47,7 @@ class Interrupted(Exception):  # noqa: N818 (not an error)
 
     def __init__(self, message: str, signal: int):
         super().__init__(message)
-        self.signal = signal  # a shell expects the exit code 128 + signal
+        self.code = stopped_by(signal)
 
 
 LARGEST = 10**8  # upper limit of every count: no larger run would end

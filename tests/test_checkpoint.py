@@ -53,6 +53,9 @@ def test_a_damaged_checkpoint_is_named_with_its_cause_and_left_alone(tmp_path, h
         checkpoint.restore(tmp_path, 4, STATE)
     assert "\n" not in str(caught.value)
     assert sorted(tmp_path.rglob("*")) == before
+    log = tmp_path.with_name(f"{tmp_path.name}.error.txt")
+    assert str(log) in str(caught.value)
+    assert log.read_text().startswith("Traceback (most recent call last)")
     assert capfd.readouterr() == ("", "")
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from s2sjax import cli
 from s2sjax.data.addition import Addition
-from s2sjax.errors import Interrupted, UserError
+from s2sjax.errors import BusyError, Interrupted, UserError
 from s2sjax.study.experiment import Command, Study
 from s2sjax.train.run import Run
 
@@ -123,15 +123,16 @@ def raising(error: BaseException):
     ("body", "code", "said"),
     [
         (lambda: None, 0, ""),
-        (raising(UserError("this is\nwrong")), 2, "error: this is wrong\n"),
-        (raising(Interrupted("stopped", signal.SIGTERM)), 143, "stopped\n"),
+        (raising(UserError("this is\nwrong")), 78, "error: this is wrong\n"),
+        (raising(BusyError("another process")), 75, "error: another process\n"),
+        (raising(Interrupted("stopped", signal.SIGTERM)), 75, "stopped\n"),
         (raising(Interrupted("stopped", signal.SIGINT)), 130, "stopped\n"),
         (raising(KeyboardInterrupt()), 130, "stopped; the same command goes on"),
-        (raising(MemoryError("9 TB")), 2, "error: this does not fit into memory (9 TB)"),
-        (missing_file, 2, "error: nowhere/at/all: No such file or directory: check the path"),
+        (raising(MemoryError("9 TB")), 78, "error: this does not fit into memory (9 TB)"),
+        (missing_file, 1, "error: nowhere/at/all: No such file or directory: check the path"),
         (
             raising(UserError("Model.hidden_size must be at least 1")),
-            2,
+            78,
             "error: --model.hidden-size must be at least 1\n",
         ),
     ],

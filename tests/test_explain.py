@@ -160,7 +160,7 @@ def test_what_cannot_be_explained_is_refused_in_a_line(
 ):
     filled = [argument.format(run=finished) for argument in arguments]
     code, out, err = ended(monkeypatch, capsys, *filled)
-    assert (code, out) == (2, "")
+    assert (code, out) == (78, "")
     assert err.startswith("error: ")
     assert err.count("\n") == 1
     assert message in err
@@ -173,7 +173,7 @@ def test_a_run_without_models_is_refused_in_a_line(finished, tmp_path, monkeypat
     for name in ("checkpoints/2", "config.json", "results.json"):
         shutil.move(folder / name, tmp_path)
         code, out, err = ended(monkeypatch, capsys, folder)
-        assert (code, out, err.count("\n")) == (2, "", 1)
+        assert (code, out, err.count("\n")) == (78, "", 1)
         assert ("has no checkpoint yet" if name == "checkpoints/2" else "does not exist") in err
     assert not (folder / "explain.md").exists()
 

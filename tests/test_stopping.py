@@ -9,6 +9,7 @@ import time
 
 import pytest
 
+from s2sjax.errors import stopped_by
 from s2sjax.train import stopping
 from s2sjax.train.stopping import SIGNALS, Stop, stop_requests
 
@@ -26,6 +27,7 @@ lowered.compile()
 import time; time.sleep(60)
 """
 SCRIPT = """
+from s2sjax.errors import stopped_by
 from s2sjax.train import stopping
 from s2sjax.train.stopping import stop_requests
 stopping.GRACE = 0.3
@@ -56,14 +58,14 @@ def ended(body, *signals, pause=0.3, before=""):
 @pytest.mark.parametrize("number", SIGNALS)
 def test_a_signal_ends_what_is_busy_in_c_at_once_with_one_line(number):
     code, err, seconds = ended(f"print('busy', flush=True); {BUSY}", number)
-    assert code == 128 + number
+    assert code == stopped_by(number)
     assert err == "stopped: the same command goes on from the last checkpoint, if there is one\n"
     assert seconds < 3
 
 
 def test_a_signal_ends_a_compilation_at_once():
     code, err, seconds = ended(COMPILING, signal.SIGTERM)
-    assert (code, err.count("\n")) == (143, 1)
+    assert (code, err.count("\n")) == (75, 1)
     assert seconds < 5
 
 
@@ -72,7 +74,7 @@ TRAINING = f"with stop.training(): print('busy', flush=True); {BUSY}"
 
 def test_a_training_that_does_not_notice_is_ended_after_a_while():
     code, err, seconds = ended(TRAINING, signal.SIGTERM)
-    assert code == 143
+    assert code == 75
     assert err.startswith("stopped while a program compiled or ran: the same command goes on")
     assert err.count("\n") == 1
     assert 0.2 < seconds < 5
@@ -90,7 +92,7 @@ def test_what_was_ignored_before_stays_ignored():
     ignore = "import signal; signal.signal(signal.SIGHUP, signal.SIG_IGN)\n"
     sent = signal.SIGHUP, signal.SIGTERM
     code, _, _ = ended(f"print('busy', flush=True); {BUSY}", *sent, before=ignore)
-    assert code == 143  # as after `nohup`: only the second one ends it
+    assert code == 75  # as after `nohup`: only the second one ends it
 
 
 def test_a_request_is_known_as_soon_as_the_signal_is_handled_and_saving_takes_its_time(monkeypatch):

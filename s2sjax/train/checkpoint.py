@@ -10,6 +10,7 @@ import logging
 import sys
 import threading
 import time
+import traceback
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -19,7 +20,7 @@ from typing import Any, TypeVar
 import jax
 import numpy as np
 
-from s2sjax.errors import UserError
+from s2sjax.errors import MachineError, UserError
 
 T = TypeVar("T")
 
@@ -38,6 +39,7 @@ def save(directory: Path, number: int, state: object) -> None:
         lambda checkpointer: checkpointer.save(number, sealed, force=True),
         f"checkpoint {number} cannot be written to {directory}",
         ": make room or give rights; the same command then goes on from the checkpoint before it",
+        MachineError,
     )
 
 
@@ -55,6 +57,7 @@ def _numbers(directory: Path) -> list[int]:
         lambda checkpointer: checkpointer.checkpoints,
         f"the checkpoints in {directory} cannot be listed",
         ": give rights, or choose another --workdir",
+        MachineError,
     )
     return sorted((one.step for one in listed), reverse=True)
 
@@ -110,8 +113,17 @@ def _seal(number: int, state: object) -> np.ndarray:
     return np.array([number, checksum], np.uint32)
 
 
-def _attempt(directory: Path, action: Callable[[Any], Any], what: str, remedy: str = "") -> Any:
-    """Do something with the checkpoints of a folder; a failure becomes a UserError of one line."""
+def _attempt(
+    directory: Path,
+    action: Callable[[Any], Any],
+    what: str,
+    remedy: str = "",
+    kind: type[UserError] = UserError,
+) -> Any:
+    """Do something with the checkpoints of a folder; a failure becomes an error of one line.
+
+    Its traceback is written beside the folder.
+    """
     from orbax.checkpoint import v1 as ocp  # here, because the import takes long
 
     keep: Any = {"preservation_policy": ocp.training.preservation_policies.LatestN(KEPT)}
@@ -124,13 +136,17 @@ def _attempt(directory: Path, action: Callable[[Any], Any], what: str, remedy: s
             raise  # says nothing about the checkpoint
         except Exception as error:  # Orbax and TensorStore raise many kinds
             reason = _reason(error)
+            log = directory.with_name(f"{directory.name}.error.txt")
+            with suppress(OSError):  # no room or no rights, which is the reason then
+                log.write_text(traceback.format_exc(), encoding="utf-8")
+                reason += f"; all of it: {log}"
         # What Orbax left unfinished, threads and coroutines, complains while it ends.
         for thread in set(threading.enumerate()) - threads:
             with suppress(Exception):  # Orbax' threads raise their errors again
                 thread.join(timeout=2)
         time.sleep(0.5)
         gc.collect()
-    raise UserError(f"{what} ({reason}){remedy}")
+    raise kind(f"{what} ({reason}){remedy}")
 
 
 def _reason(error: Exception) -> str:

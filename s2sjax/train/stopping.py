@@ -1,4 +1,4 @@
-"""Asking a run to stop: Ctrl-C, SIGTERM, SIGHUP.
+"""Asking a run to stop: Ctrl-C, SIGTERM, SIGHUP, SIGUSR1.
 
 A thread reads the signals, because the main thread handles none while a program compiles. While a
 run trains, the first signal is a request: the loop saves and ends. If the loop does not notice it
@@ -12,10 +12,15 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
-GRACE = 8.0  # seconds that the training loop has to notice a request
+from s2sjax.errors import stopped_by
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-"""What is handled, unless it was ignored before, as `nohup` ignores SIGHUP."""
+GRACE = 4.0  # seconds that the training loop has to notice a request
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
+"""What is handled, unless it was ignored before, as `nohup` ignores SIGHUP.
+
+Slurm sends SIGUSR1 some time before the limit where it is asked to (``--signal``).
+"""
 
 
 class Stop:
@@ -67,13 +72,13 @@ class Stop:
 
 
 def end(number: int, what: str) -> None:
-    """End the process, whatever its threads are doing, with the exit code a shell expects."""
+    """End the process, whatever its threads are doing."""
     try:
         show_cursor = "\x1b[?25h" if sys.stderr.isatty() else ""
         message = f"{what}: the same command goes on from the last checkpoint, if there is one"
         os.write(2, f"{show_cursor}{message}\n".encode())
     finally:  # also where nobody reads any more
-        os._exit(128 + number)
+        os._exit(stopped_by(number))
 
 
 @contextmanager

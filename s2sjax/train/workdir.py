@@ -24,7 +24,7 @@ from typing import Any, TextIO
 
 import jax
 
-from s2sjax.errors import UserError
+from s2sjax.errors import BusyError, UserError
 from s2sjax.files import PARTIAL, read_json, write_atomically, write_json
 from s2sjax.report.results import Record, checked
 from s2sjax.serial import differences
@@ -93,7 +93,7 @@ class Workdir:
             self._lock.close()
             if isinstance(error, BlockingIOError):
                 message = f"another process is running in {path}: wait, or stop it"
-                raise UserError(message) from error
+                raise BusyError(message) from error
             raise
 
     def _claim(self, config: dict[str, Any], is_extension: Callable[..., bool]) -> None:
