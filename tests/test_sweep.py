@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import random
 import re
 import signal
 import subprocess
@@ -17,7 +18,8 @@ import reverse_vs_forward
 import sweep as script
 from rich.console import Console
 
-from s2sjax.config import Model, Training
+from s2sjax import cli
+from s2sjax.config import Model, Optimiser, Training
 from s2sjax.data.addition import Addition
 from s2sjax.errors import BusyError, Interrupted, UserError
 from s2sjax.report.results import load_results
@@ -500,3 +502,151 @@ def test_without_slurm_or_with_wrong_options_it_says_so(tmp_path, slurm, monkeyp
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(UserError, match=r"squeue cannot be run .* is Slurm here\?"):
         [*submit(sweep, SCRIPT, [])]
+
+
+# --- the script -----------------------------------------------------------------------------------
+
+WORDS = (
+    "reverse_vs_forward smoke --task.digits 2 --task.train 48 --task.dev 16 --task.test 16 "
+    "--model.hidden-size 4 --train.batch-size 16 --train.epochs 2 --train.eval-every 1 "
+    "--train.checkpoint-every 1 --train.show-every 25 --seeds 100..101 --lease 4 --pack 1 "
+    f"--grid {RATES} --on files --out"
+).split()
+"""The sweep of `packed`, each cell alone."""
+
+
+def ran(monkeypatch, *words) -> int:
+    """The exit code of the script, run in this process."""
+    monkeypatch.setattr(sys, "argv", ["experiments/sweep.py", *map(str, words)])
+    with pytest.raises(SystemExit) as ended:
+        cli.main(script.main_of_sweep)
+    return ended.value.code
+
+
+def test_the_command_line(packed, tmp_path, monkeypatch, capfd):
+    assert ran(monkeypatch, "--help") == 0
+    assert "reverse_vs_forward: notebook, one_unit, clean, smoke" in capfd.readouterr().out
+    folder, finished = packed[0].folder, "optim.learning_rate=0.001+1"
+    assert ran(monkeypatch, "status", folder) == 0
+    assert "2 cells in 1 jobs: 1 done" in capfd.readouterr().out
+    assert ran(monkeypatch, "collect", folder) == 0
+    assert "2 of 2 cells" in (folder / "report.md").read_text()
+    assert ran(monkeypatch, "work", folder) == 0
+    assert ran(monkeypatch, "work", folder, finished) == 0
+    for words, message in (
+        (["work", folder, "none"], "has no job 'none'; sweep.json names them"),
+        (["status"], "after status give the folder of a sweep"),
+        (["status", tmp_path], "holds no sweep.json"),
+        (["nonsense", "smoke"], "no experiment 'nonsense'; there are addition_rnn, attention,"),
+        (["peeky", "nonsense"], "peeky has no preset 'nonsense'; it has"),
+        ([*WORDS, tmp_path / "x", "--seeds", "9..3"], "--seeds must be FIRST..LAST"),
+        ([*WORDS, tmp_path / "x", "--lease", "0"], "--lease above 0"),
+    ):
+        capfd.readouterr()
+        assert ran(monkeypatch, *words) == 78
+        assert message in capfd.readouterr().err
+    assert not [*tmp_path.iterdir()]
+
+
+def test_a_job_by_its_name_as_slurm_starts_it(packed, tmp_path):
+    expected, *_ = packed[1].values()
+    run = replace(TINY, optim=Optimiser(1e-3))
+    sweep = plan(tmp_path, "optim.epsilon=1e-7,0", run=run, lease=1.0)  # 0: diverges
+    done, fails = sweep.jobs
+    command = [sys.executable, SCRIPT, "work", tmp_path]
+    with take(sweep, done), pytest.raises(BusyError, match="another worker runs"):
+        script._work(sweep, done)
+    take(sweep, fails).end("stopped")
+    pipes = {"capture_output": True, "text": True}
+    started = [subprocess.run([*command, job], **pipes) for job in sweep.jobs]
+    assert [ended.returncode for ended in started] == [0, 78], started
+    assert found(sweep.cells_folder / done) == expected
+    assert "attempt 2, log" in started[0].stdout
+    assert "scoring" in (sweep.logs_folder / f"{done}.2").read_text()
+    state = states(sweep)[fails]
+    assert state.word == "failed"
+    assert "may help" in state.why
+    assert fails in started[1].stderr
+
+
+@pytest.fixture
+def start(tmp_path):
+    """Start the script with a cache of compiled programs; what still runs is ended."""
+    cache = {
+        "JAX_COMPILATION_CACHE_DIR": str(tmp_path / "compiled"),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    }
+    started = []
+
+    def begin(*words) -> subprocess.Popen:
+        command, null = [sys.executable, SCRIPT, *words], subprocess.DEVNULL
+        process = subprocess.Popen(command, env={**os.environ, **cache}, stdout=null)
+        started.append(process)
+        return process
+
+    yield begin
+    for process in started:
+        signal_all(process, signal.SIGKILL)
+        process.wait()
+
+
+def family(process: subprocess.Popen) -> list[int]:
+    """A process and those that it has started, one of a job at most."""
+    found = [process.pid]
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = stat.read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        if int(fields[1]) == process.pid and fields[0] != "Z":
+            found.append(int(stat.parent.name))
+    return found
+
+
+def signal_all(process: subprocess.Popen, number: int) -> None:
+    if process.poll() is None:
+        for pid in family(process):
+            os.kill(pid, number)
+
+
+@pytest.mark.slow
+def test_killed_at_random_moments_it_ends_in_the_same_bits(packed, tmp_path, start):
+    folder = tmp_path / "sweep"
+    for number in range(8):
+        worker = start(*WORDS, folder)
+        time.sleep(random.uniform(1, 25))
+        if number % 2:
+            signal_all(worker, signal.SIGKILL)
+        else:
+            worker.kill()  # the process of its job goes on, until the job is taken over
+        worker.wait()
+    both = [start(*WORDS, folder) for _ in range(2)]
+    assert [worker.wait() for worker in both] == [0, 0]
+    for cell, expected in packed[1].items():
+        assert found(folder / "cells" / cell) == expected
+    table = (folder / "scores.csv").read_bytes()
+    for _ in range(5):
+        collecting = start("collect", folder)
+        time.sleep(random.uniform(2, 6))
+        collecting.kill()
+        collecting.wait()
+        assert (folder / "scores.csv").read_bytes() == table
+    assert start("collect", folder).wait() == 0
+
+
+@pytest.mark.slow
+def test_a_worker_that_was_frozen_beyond_its_lease_wakes_up(packed, tmp_path, start):
+    folder = tmp_path / "sweep"
+    frozen = start(*WORDS, folder)
+    (first, _) = packed[0].cells
+    while not (folder / "jobs" / f"{first}.1" / "metrics.jsonl").exists():
+        time.sleep(0.05)
+    signal_all(frozen, signal.SIGSTOP)
+    assert not (folder / "cells" / first).exists()
+    assert start(*WORDS, folder).wait() == 0
+    assert (folder / "claims" / f"{first}.2").exists()
+    signal_all(frozen, signal.SIGCONT)
+    assert frozen.wait() == 0
+    for cell, expected in packed[1].items():
+        assert found(folder / "cells" / cell) == expected
+    assert "writes no more" in (folder / "logs" / f"{first}.1").read_text()
