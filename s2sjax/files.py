@@ -2,6 +2,7 @@
 
 import json
 import os
+import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,7 +26,8 @@ def reading(path: Path | str) -> Iterator[None]:
 
 def write_atomically(path: Path, content: str | bytes) -> None:
     """Replace a file's content in one step: no reader, and no kill, leaves half of it."""
-    partial = path.with_name(f"{path.name}.{os.getpid()}{PARTIAL}")  # each process has its own
+    mine = f"{platform.node()}-{os.getpid()}"  # each process of each machine has its own
+    partial = path.with_name(f"{path.name}.{mine}{PARTIAL}")
     partial.unlink(missing_ok=True)  # of an earlier kill, or a link, which must not be followed
     with partial.open("xb") as file:
         file.write(content.encode() if isinstance(content, str) else content)

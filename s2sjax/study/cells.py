@@ -67,7 +67,7 @@ def _run_job(sweep: Sweep, claim: Claim, console: Console, stop: Stop | None) ->
         lines = workdir.metrics_file.read_text(encoding="utf-8").splitlines()
         environment = read_json(workdir.config_file, "")["environment"]
     claim.check()
-    log = sweep.log(claim.job)
+    log = sweep.log(claim.job, claim.number)
     if len(cells) == 1:
         write_atomically(folder / "log", log)
         _publish(folder, sweep.cells_folder / cells[0])
@@ -76,8 +76,12 @@ def _run_job(sweep: Sweep, claim: Claim, console: Console, stop: Stop | None) ->
     for cell, ablation in ablations.items():
         if (sweep.cells_folder / cell).exists():
             continue
-        own = _own(results, cell, ablation, len(cells), *compared)
-        if not {*ablation.arms} - {*own.get("left_out", {})}:
+        try:
+            own = _own(results, cell, ablation, len(cells), *compared)
+        except ValueError as error:  # arms that have diverged in different seeds share none
+            lost[cell] = str(error)
+            continue
+        if not own["records"]:
             lost[cell] = next(iter(own["left_out"].values()))
             continue
         made = sweep.cells_folder / f".{cell}.{claim.number}{PARTIAL}"

@@ -111,8 +111,11 @@ def _parquet(rows: Sequence[Mapping[str, Any]]) -> bytes | None:
         return None
     columns = {name: [row[name] for row in rows] for name in rows[0]}
     for name, values in columns.items():
-        if len({type(v) for v in values if v is not None} - {int, float}) > 1:  # words and numbers
-            columns[name] = [v if v is None else str(v) for v in values]
+        kinds = {type(value) for value in values} - {type(None)}
+        if not kinds <= {int, float} and len(kinds) > 1:  # words and numbers
+            columns[name] = [value if value is None else str(value) for value in values]
+        elif not kinds or kinds == {int, float}:
+            columns[name] = arrow.array(values, arrow.float64())
     file = io.BytesIO()
     parquet.write_table(arrow.table(columns), file)
     return file.getvalue()

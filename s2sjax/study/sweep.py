@@ -153,11 +153,10 @@ class Sweep:
         """Whether all cells of a job are finished."""
         return all((self.cells_folder / cell).exists() for cell in self.jobs[job].cells)
 
-    def log(self, job: str) -> str:
-        """The log of a job, over all its attempts."""
-        paths = self.logs_folder.glob(f"{job}.*")
-        numbered = sorted((int(p.name.rpartition(".")[2]), p) for p in paths)
-        return "".join(p.read_text(encoding="utf-8", errors="replace") for _, p in numbered)
+    def log(self, job: str, attempts: int) -> str:
+        """What the first attempts at a job have printed."""
+        paths = (self.logs_folder / f"{job}.{n}" for n in range(1, attempts + 1))
+        return "".join(p.read_text("utf-8", "replace") for p in paths if p.exists())
 
 
 def load(folder: Path, find: Callable[[str], Experiment]) -> Sweep:
@@ -207,7 +206,8 @@ def make_plan(
         remedy = "choose another --out, or repeat the first command"
         raise UserError(f"{folder} holds another sweep ({'; '.join(changes[:4])}): {remedy}")
     cells = grid_of(grid, sweep.run)
-    known = {changed(sweep.run, cell) for cell in sweep.cells.values()}  # by whatever name
+    cells = {name: cell for name, cell in cells.items() if name not in sweep.cells}
+    known = {changed(sweep.run, cell) for cell in sweep.cells.values()} if cells else set()
     cells = {name: cell for name, cell in cells.items() if changed(sweep.run, cell) not in known}
     new = {name: sweep.ablation(cell) for name, cell in cells.items()}
     _refuse_repeated(new)
