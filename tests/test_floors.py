@@ -9,7 +9,7 @@ import jax
 import numpy as np
 import pytest
 
-from s2sjax.analysis.floors import Floor, Knows, enumerable, floor, nothing, prior, top_digits
+from s2sjax.analysis.floors import Knows, enumerable, floor, nothing, prior, top_digits
 from s2sjax.config import Justify, Text
 from s2sjax.data.tasks import Addition, Pairs
 from s2sjax.errors import UserError
@@ -42,29 +42,27 @@ def bottom_digits(count: int) -> Knows:
 
 # --- the published table: teacher-forced, the first character given, justified --------------------
 
-TABLE = [  # knows (given the number of digits), D=2 accuracy, D=3 by position, D=3 accuracy
-    ("nothing", lambda _: nothing, "43.30", ".1900 .1090 .1009", "35.00"),
-    ("operand a only", lambda _: operand_a, "43.30", ".1900 .1090 .1009", "35.00"),
-    ("top digit", lambda d: top_digits(1, d), "59.50", ".5545 .1900 .1090", "46.34"),
-    ("units digit", lambda _: bottom_digits(1), "73.00", ".1900 .1090 1.0", "57.47"),
-    ("top two digits", lambda d: top_digits(2, d), "100", ".9595 .5950 .1900", "68.61"),
-    ("bottom two digits", lambda _: bottom_digits(2), "100", ".1900 1.0 1.0", "79.75"),
+TABLE = [  # knows (given the number of digits), accuracy of two and of three digits
+    ("nothing", lambda _: nothing, "43.30", "35.00"),
+    ("operand a only", lambda _: operand_a, "43.30", "35.00"),
+    ("top digit", lambda d: top_digits(1, d), "59.50", "46.34"),
+    ("units digit", lambda _: bottom_digits(1), "73.00", "57.47"),
+    ("top two digits", lambda d: top_digits(2, d), "100", "68.61"),
+    ("bottom two digits", lambda _: bottom_digits(2), "100", "79.75"),
 ]
 
 
 def as_printed(text: str):
     """What rounds to these digits, up or down from the middle: 57.47 stands for 57.475."""
-    unit = 10.0 ** -len(text.partition(".")[2]) if text not in ("100", "1.0") else 0.0
+    unit = 10.0 ** -len(text.partition(".")[2]) if text != "100" else 0.0
     return pytest.approx(float(text), rel=0, abs=unit / 2 + 1e-12)
 
 
 @pytest.mark.parametrize("row", TABLE, ids=[row[0] for row in TABLE])
 def test_the_published_floors_of_two_and_three_digits(row):
-    _, knows, two, positions, three = row
+    _, knows, two, three = row
     assert 100 * floor(TWO, knows(2), NOTEBOOK).all == as_printed(two)
-    found = floor(THREE, knows(3), NOTEBOOK)
-    assert list(found.by_position) == [as_printed(text) for text in positions.split()]
-    assert 100 * found.all == as_printed(three)
+    assert 100 * floor(THREE, knows(3), NOTEBOOK).all == as_printed(three)
 
 
 def test_the_published_loss_floors():
@@ -114,16 +112,11 @@ def by_hand(
             nats -= n * math.log(likely[answer[p]])
     positions = sorted(p for p, end in scored if not end)
     return [
-        *(right[p, False] / scored[p, False] for p in positions),
         right.total() / scored.total(),
         sum(right[p, False] for p in positions) / sum(scored[p, False] for p in positions),
         exact / len(test),
         nats / scored.total(),
     ]
-
-
-def numbers(found: Floor) -> list[float]:
-    return [*found.by_position, found.all, found.content, found.exact_match, found.loss]
 
 
 def parity(terms: np.ndarray) -> np.ndarray:
@@ -159,7 +152,7 @@ def test_every_field_is_what_plain_loops_find(operator, knows, terms):
         expected = by_hand(
             text, config.characters + "\n", every, every, teacher_forced=teacher_forced
         )
-        assert numbers(floor(config, knows, text)) == pytest.approx(expected), text
+        assert list(floor(config, knows, text)) == pytest.approx(expected), text
 
 
 # --- what must hold --------------------------------------------------------------------------
@@ -175,30 +168,23 @@ def test_knowing_more_never_scores_less_and_everything_is_always_right(text):
             assert less.exact_match < more.exact_match or text == NOTEBOOK
             assert less.loss > more.loss
         best = floors[-1]
-        assert best.by_position == (1,) * (2 if text == NOTEBOOK else 3)
-        assert (best.all, best.content, best.exact_match, best.loss) == (1, 1, 1, 0)
+        assert best == (1, 1, 1, 0)
 
 
 def test_a_constant_end_symbol_is_right_and_costs_nothing():
     with_end = floor(TWO, nothing, NOTEBOOK)
     without = floor(TWO, nothing, replace(NOTEBOOK, target_eos=False))
-    assert with_end.by_position == without.by_position
     assert with_end.content == without.content == without.all
-    assert without.all == pytest.approx(np.mean(without.by_position))
     assert with_end.all == pytest.approx((2 * without.all + 1) / 3)
     assert with_end.loss == pytest.approx(2 * without.loss / 3)
     assert with_end.exact_match == without.exact_match
 
 
-def test_of_a_reversed_answer_the_units_are_written_first_and_are_known_from_the_units():
-    backwards = justified("right", target_order="reversed")
-    found = floor(TWO, bottom_digits(1), backwards)
-    assert found.by_position[0] == 1
-    assert found.exact_match == floor(TWO, bottom_digits(1), justified("right")).exact_match
-    assert floor(TWO, nothing, backwards).by_position[0] == pytest.approx(0.1)
-    found = floor(THREE, bottom_digits(2), backwards)
-    assert found.by_position[0] == 1
-    assert 1 - 1e-4 < found.by_position[1] < 1  # 3 + 4 is 7, but 103 + 4 is 107
+def test_of_a_reversed_answer_the_units_are_known_from_the_units():
+    ways = [justified("right", target_order=order) for order in ("reversed", "forward")]
+    found, forward = (floor(TWO, bottom_digits(1), way) for way in ways)
+    assert found.exact_match == forward.exact_match
+    assert found.all > forward.all
 
 
 def test_how_questions_are_written_does_not_matter():
@@ -245,11 +231,9 @@ def test_a_prior_is_what_plain_loops_find(operator):
             for name in ("train", "test")
         )
         symbols = task.characters + "\n" * text.target_eos
-        for teacher_forced, scores in enumerate(prior(task, text, split["train"], split["test"])):
-            expected = by_hand(
-                text, symbols, train, test, teacher_forced=bool(teacher_forced), added=1
-            )
-            assert numbers(scores) == pytest.approx(expected), text
+        expected = by_hand(text, symbols, train, test, teacher_forced=False, added=1)
+        scores = prior(task, text, split["train"], split["test"])
+        assert list(scores) == pytest.approx(expected), text
 
 
 @pytest.mark.parametrize("operator", ["+", "-"])
@@ -257,34 +241,26 @@ def test_the_prior_of_every_question_is_its_floor(operator):
     config = replace(TWO, operator=operator)
     sign = 1 if operator == "+" else -1
     every = pairs([str(a + sign * b) for a in range(100) for b in range(100)])
-    for text in (t for t in TEXTS[::4] if t.start == "bos"):
-        free_running, teacher_forced = prior(config, text, every, every)
-        for scores, of in (teacher_forced, text), (free_running, replace(text, start="nothing")):
-            best = floor(config, nothing, of)
-            assert scores.all == pytest.approx(best.all)
-            assert scores.exact_match == best.exact_match
-            assert scores.loss == pytest.approx(best.loss, rel=0.01)
+    for text in (t for t in TEXTS[::4] if t.start == "nothing"):
+        scores, best = prior(config, text, every, every), floor(config, nothing, text)
+        assert scores.all == pytest.approx(best.all)
+        assert scores.exact_match == best.exact_match
+        assert scores.loss == pytest.approx(best.loss, rel=0.01)
 
 
 def test_a_prior_to_the_letter():
     # Keras' layout: width 3, filled on the right, no end
     train, test = pairs(["10", "10", "12", "5", "150"]), pairs(["10", "15", "7"])
-    free_running, teacher_forced = prior(SMALL, KERAS, train, test)
-    assert free_running.by_position == (2 / 3, 1 / 3, 1)  # '1', '0', ' '
-    assert teacher_forced.by_position == (
-        2 / 3,
-        1 / 3,
-        2 / 3,
-    )  # after the new '7' the same; after '15': '0'
-    assert free_running.exact_match == teacher_forced.exact_match == 1 / 3  # '10'
-    assert free_running.all == free_running.content == pytest.approx(6 / 9)
+    scores = prior(SMALL, KERAS, train, test)
+    assert scores.exact_match == 1 / 3  # '10'
+    assert scores.all == scores.content == pytest.approx(6 / 9)  # '1' twice, '0' once, ' ' thrice
 
 
 @pytest.mark.parametrize("text", TEXTS[::5], ids=str)
 def test_a_prior_takes_what_it_has_never_seen_and_knows_what_it_has(text):
-    for scores in prior(SMALL, text, pairs(["5"]), pairs(["198", "73"])):
-        assert scores.exact_match == 0
-        assert 0 < scores.loss < math.inf
-    for scores in prior(SMALL, text, pairs(["73"] * 1_000), pairs(["73"])):
-        assert (scores.all, scores.content, scores.exact_match) == (1, 1, 1)
-        assert scores.loss < 0.01
+    scores = prior(SMALL, text, pairs(["5"]), pairs(["198", "73"]))
+    assert scores.exact_match == 0
+    assert 0 < scores.loss < math.inf
+    scores = prior(SMALL, text, pairs(["73"] * 1_000), pairs(["73"]))
+    assert (scores.all, scores.content, scores.exact_match) == (1, 1, 1)
+    assert scores.loss < 0.01
