@@ -71,9 +71,7 @@ class Addition:
     def questions(self) -> str:
         return f"{self.terms}-term, {self.digits}-digit '{self.operator}' questions"
 
-    @property
-    def sizes(self) -> dict[str, int]:
-        return sampling.split_sizes(self)
+    sizes = property(sampling.split_sizes)
 
     @property
     def characters(self) -> str:

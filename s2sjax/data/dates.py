@@ -156,17 +156,11 @@ class Dates:
                     f"not {listed!r}"
                 )
         check_range(1, self, "train", "dev", "test")
-        check_range(1_000, self, "first_year", "last_year", most=9_999)
-        if self.last_year < self.first_year:
-            raise UserError(
-                f"Dates.last_year must be at least Dates.first_year = {self.first_year}, "
-                f"not {self.last_year}"
-            )
+        check_range(1_000, self, "first_year", most=9_999)
+        check_range(self.first_year, self, "last_year", most=9_999)
         require_enough(self.sizes, len(self._ordinals), self.questions)
 
-    @property
-    def sizes(self) -> dict[str, int]:
-        return split_sizes(self)
+    sizes = property(split_sizes)
 
     @property
     def characters(self) -> str:

@@ -1,5 +1,6 @@
 """Copy, reverse and sort strings: tasks of known difficulty, for tests and controls."""
 
+import re
 from dataclasses import dataclass
 from functools import partial
 from string import ascii_lowercase
@@ -36,12 +37,7 @@ class Toy:
         check_range(1, self, "min_length", "train", "dev", "test")
         check_range(1, self, "symbols", most=26)
         check_range(0, self, "longer", most=1_000)
-        if self.max_length < self.min_length:
-            raise UserError(
-                f"Toy.max_length must be at least Toy.min_length = {self.min_length}, "
-                f"not {self.max_length}"
-            )
-        check_range(1, self, "max_length", most=1_000)
+        check_range(self.min_length, self, "max_length", most=1_000)
         existing = self._existing(self.min_length, self.max_length)
         sampling.require_enough(sampling.split_sizes(self), existing, self.questions)
         if self.longer:
@@ -64,9 +60,7 @@ class Toy:
     def source_width(self) -> int:
         return self.max_length + self.longer
 
-    @property
-    def target_width(self) -> int:
-        return self.source_width
+    target_width = source_width
 
     @property
     def _alphabet(self) -> str:
@@ -95,15 +89,11 @@ class Toy:
         return ["".join(row[:n]) for row, n in zip(rows, lengths, strict=True)]
 
     def answers(self, source: str) -> tuple[str, ...]:
-        if unknown := "".join(sorted(set(source) - set(self._alphabet))):
+        shortest, longest = self.min_length, self.source_width
+        if not re.fullmatch(f"[{self._alphabet}]{{{shortest},{longest}}}", source):
             raise UserError(
-                f"{quoted(source)} has characters outside the alphabet: {quoted(unknown)}; "
-                f"it is {self._alphabet!r}"
-            )
-        if not self.min_length <= len(source) <= self.source_width:
-            raise UserError(
-                f"{quoted(source)} has {len(source)} characters; "
-                f"this run takes {self.min_length} to {self.source_width}"
+                f"{quoted(source)} is no question of this run: it takes {shortest} to {longest} "
+                f"letters of {self._alphabet!r}"
             )
         if self.kind == "copy":
             return (source,)
