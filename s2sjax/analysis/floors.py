@@ -5,7 +5,7 @@ A score means little without them: under teacher forcing, a model that never rea
 addition; they must be equally likely. `prior` uses the questions that were drawn, of any task.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import chain
 from typing import NamedTuple
 
@@ -17,28 +17,9 @@ from s2sjax.data.tasks import Addition, Pairs, TaskConfig
 from s2sjax.data.vocab import fill
 from s2sjax.errors import UserError
 
-ENUMERABLE = 2_000_000
-"""The most questions to enumerate; two operands of three digits make a million."""
-
-Knows = Callable[[np.ndarray], np.ndarray]
-"""What a predictor knows: a function from operands ``[questions, terms]`` to an integer >= 0 for
-each question. The predictor cannot distinguish questions with equal integers."""
+ENUMERABLE = 2_000_000  # the most questions; two operands of three digits make a million
 
 _NONE = -1  # where an answer has ended
-
-
-def nothing(terms: np.ndarray) -> np.ndarray:
-    """The predictor never reads the source."""
-    return np.zeros(len(terms), np.int64)
-
-
-def top_digits(count: int, digits: int) -> Knows:
-    """The predictor knows the `count` most significant of the `digits` digits of each operand."""
-
-    def knows(terms: np.ndarray) -> np.ndarray:
-        return (terms // 10 ** (digits - count)) @ 10 ** (count * np.arange(terms.shape[1]))
-
-    return knows
 
 
 class Floor(NamedTuple):
@@ -56,12 +37,13 @@ def enumerable(config: Addition) -> bool:
     return uniform and 10 ** (config.digits * config.terms) <= ENUMERABLE
 
 
-def floor(config: Addition, knows: Knows, text: Text) -> Floor:
-    """Score the best predictor that knows `knows`, over all questions.
+def floor(config: Addition, known_digits: int, text: Text) -> Floor:
+    """Score the best predictor that knows the top `known_digits` digits of each operand.
 
-    At each position it also knows the right symbols before it (teacher forcing), except where
-    `text.start` is "nothing". A first symbol that is given is not scored. The layout of the
-    questions does not matter. Raises UserError for a task that is not `enumerable`.
+    With 0 it never reads the source. All questions count. At each position it also knows the right
+    symbols before it (teacher forcing), except where `text.start` is "nothing". A first symbol that
+    is given is not scored. The layout of the questions does not matter. Raises UserError for a task
+    that is not `enumerable`.
     """
     if not enumerable(config):
         raise UserError(f"{config.questions} cannot be enumerated: too many, or not equally likely")
@@ -71,7 +53,9 @@ def floor(config: Addition, knows: Knows, text: Text) -> Floor:
     sign = 1 if config.operator == "+" else -1
     values, answer = np.unique(terms[:, 0] + sign * terms[:, 1:].sum(1), return_inverse=True)
     every, forced = slice(None), text.start != "nothing"
-    questions = ([*map(str, values)], answer, knows(terms))
+    top = terms // 10 ** (config.digits - known_digits)
+    known = top @ 10 ** (known_digits * np.arange(config.terms))  # one number for them all
+    questions = ([*map(str, values)], answer, known)
     return _score(config, text, *questions, every, every, teacher_forced=forced)
 
 
