@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float
 
 from s2sjax.data.addition import SHORT, Addition
 from s2sjax.data.dataset import make_formatter, seed_key
-from s2sjax.data.tasks import Pairs, TaskConfig
+from s2sjax.data.tasks import Pairs
 from s2sjax.errors import UserError
 from s2sjax.report.plots import Category
 from s2sjax.report.tables import MINUS, NONE, OVER_SEEDS, Table, quantity, score
@@ -44,9 +44,6 @@ def ask(trained: Trained, questions: Questions) -> dict[str, Answers]:
             texts.append([formatter.read(ids, formatter.given(gold)) for (_, gold), ids in asked])
         answers[arm] = Answers(questions[arm], texts, evaluation.right)
     return answers
-
-
-# --- shares by category -----------------------------------------------------------------------
 
 
 class Share(NamedTuple):
@@ -123,9 +120,6 @@ def share_table(arms: Mapping[str, Shares], title: str, header: str, note: str =
     return Table(title, (header, "questions", *arms), tuple(rows), note)
 
 
-# --- why a sum may be hard ---------------------------------------------------------------------
-
-
 def operands(question: str) -> tuple[int, ...]:
     """The numbers of a question, in its order."""
     return tuple(map(int, re.findall("[0-9]+", question)))
@@ -159,9 +153,6 @@ def operand_lengths(question: str, gold: str) -> str:
     fixed = int("-" in question)
     lengths[fixed:] = sorted(lengths[fixed:])
     return (f" {MINUS} " if fixed else " + ").join(map(str, lengths))
-
-
-# --- chosen questions -------------------------------------------------------------------------
 
 
 def edge_cases(task: Addition) -> dict[str, tuple[str, str]]:
@@ -211,14 +202,10 @@ def edge_table(named: Mapping[str, tuple[str, str]], arms: Mapping[str, Answers]
     return Table("Edge cases: seeds that are right", headers, tuple(rows))
 
 
-def can_ask_all(task: TaskConfig) -> bool:
-    """Whether a task is sums of two operands of at most three digits."""
-    sums = isinstance(task, Addition) and (task.operator, task.terms) == ("+", 2)
-    return sums and task.digits <= 3
-
-
 def all_sums(task: Addition) -> Pairs:
-    """All sums a+b with a <= b, and their answers."""
+    """All sums a+b with a <= b, and their answers; none of other questions or longer numbers."""
+    if (task.operator, task.terms) != ("+", 2) or task.digits > 3:
+        return []
     n = 10**task.digits
     shorter = min(10**SHORT, n) if task.operands == "short_first" else n
     return [(f"{a}+{b}", str(a + b)) for a in range(shorter) for b in range(a, n)]

@@ -36,8 +36,7 @@ class Addition:
     every digit, leading zeros dropped (Keras, Saitoh). short_first: one in 0 .. 99, the others
     uniform, written in ascending order (Flax' seq2seq example)."""
     terms: int = 2  # Operands in a question
-    operator: Literal["+", "-"] = "+"
-    """The sign between them; '-' subtracts all further operands from the first."""
+    operator: Literal["+", "-"] = "+"  # The sign between them; '-' subtracts all from the first
     train: int = 5_000  # Training questions
     dev: int = 1_000  # Questions for the curves drawn while training
     test: int = 1_000  # Questions scored once, at the end
@@ -175,10 +174,8 @@ class Addition:
             except UserError as error:
                 raise UserError(f"line {number} of {self.file}: {error}") from error
             if answer.strip() != str(sum(found[-1])):
-                raise UserError(
-                    f"line {number} of {self.file} must be QUESTION_ANSWER with the right sum, "
-                    f"not {quoted(line)}"
-                )
+                right = "QUESTION_ANSWER with the right sum"
+                raise UserError(f"line {number} of {self.file} must be {right}, not {quoted(line)}")
         test = len(found) // 10
         if not test:
             raise UserError(f"{self.file} has {len(found)} questions: too few to split")

@@ -17,7 +17,7 @@ from jaxtyping import Array, Float, Int, Key
 
 from s2sjax.errors import UserError
 
-WIDTHS = 48  # up to so many distinct lengths of a side, every length is tried as a width
+WIDTHS = 48  # the most lengths of a side that are tried as widths
 BLOCK = 8  # updates of one bucket in a row, where there are several buckets
 ORDER_SEED = 2_014  # of the sequence of buckets, which all seeds share
 
@@ -40,14 +40,9 @@ def _batches(pairs: Any, width: int, tokens: int) -> tuple[Any, Any]:
 
 
 def _widths(lengths: Int[np.ndarray, " pairs"]) -> Int[np.ndarray, " widths"]:
-    """The lengths that are tried as widths: all, or else half quantiles and half evenly spaced."""
+    """The lengths that are tried as widths: every one, or every second, ... up to the longest."""
     distinct = np.unique(np.maximum(lengths, 1))  # a row without symbols still needs a position
-    if len(distinct) <= WIDTHS:
-        return distinct
-    share = np.linspace(0, 1, WIDTHS // 2)
-    usual = np.quantile(lengths, share, method="higher")
-    evenly = distinct[0] + share * (distinct[-1] - distinct[0])  # for the few long ones
-    return distinct[np.unique(np.searchsorted(distinct, np.concatenate([usual, evenly])))]
+    return distinct[:: -max(1, -(-len(distinct) // WIDTHS))][::-1]
 
 
 def choose_buckets(
