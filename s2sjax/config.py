@@ -182,13 +182,9 @@ class Training:
     tokens_per_batch: int | None = None
     """Most positions of a batch; source, target and padding count. Rows of similar lengths then
     share batches (length buckets). None: all rows are padded to one width."""
-    buckets: int = 6
-    """Most shapes of batches with `tokens_per_batch`: more shapes need less padding, but each is
-    compiled."""
-    eval_every: int = 5
-    """Epochs from one evaluation on dev to the next; the last epoch is always evaluated."""
-    checkpoint_every: int = 10
-    """Epochs from one checkpoint to the next; the last epoch is always saved."""
+    buckets: int = 6  # Most shapes of batches with `tokens_per_batch`; each is compiled
+    eval_every: int = 5  # Epochs from one evaluation on dev to the next; the last has one, too
+    checkpoint_every: int = 10  # Epochs from one checkpoint to the next; the last has one, too
     show_every: int = 25  # Epochs from one display of answered dev questions to the next
     shown: int = 5  # Questions of a display
     teacher_forcing: float = 1.0

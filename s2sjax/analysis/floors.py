@@ -5,7 +5,6 @@ A score means little without them: under teacher forcing, a model that never rea
 addition; they must be equally likely. `prior` uses the questions that were drawn, of any task.
 """
 
-from collections.abc import Sequence
 from itertools import chain
 from typing import NamedTuple
 
@@ -75,19 +74,13 @@ def prior(task: TaskConfig, text: Text, train: Pairs, test: Pairs) -> Floor:
     return _score(task, text, *questions, slice(n), slice(n, None), teacher_forced=False, added=1)
 
 
-def _score(
-    task: TaskConfig,
-    text: Text,
-    answers: Sequence[str],  # all there are
-    answer: np.ndarray,  # which of them is the answer to each question
-    group: np.ndarray,  # what is known of each question, an integer
-    train: slice,  # questions to learn from
-    test: slice,  # questions to score
-    *,
-    teacher_forced: bool,  # whether the right symbols before a position are known
-    added: int = 0,  # answers that smooth the shares
-) -> Floor:
-    """Learn probabilities from some questions, and score them on others."""
+def _score(task, text, answers, answer, group, train, test, *, teacher_forced, added=0) -> Floor:
+    """Learn probabilities from a slice of the questions, `train`, and score them on another.
+
+    `answers` are all there are. Of each question, `answer` is the index of its answer, and `group`
+    an integer that stands for what is known of it; `teacher_forced`: also all symbols before a
+    position. `added` answers smooth the shares.
+    """
     formatter, given = make_formatter(task, text), int(text.start == "first_target")
     target, ends = formatter.target, [formatter.target.eos_id] * text.target_eos
     ids = [[*formatter.answer_ids(one), *ends] for one in answers]

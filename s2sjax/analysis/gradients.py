@@ -42,18 +42,15 @@ MEANING = (
 )
 
 
-def input_weights(model: Seq2Seq) -> Float[Array, "vocab gates"]:
-    """The matrix w of this file's docstring: a row for each source symbol."""
-    symbols = jnp.arange(model.source_vocab_size, dtype=jnp.int32)
-    return model.encoder.project(symbols) - model.encoder.bias[None]
-
-
 def gradient_norms(
     trainer: Trainer, params: Params, examples: Examples
 ) -> Float[Array, "predicted source"]:
     """The norms of d(logit of the right symbol) / d(one-hot input), means over examples."""
     source, target = examples
-    weights = trainer.apply(params, method=input_weights)
+    project = partial(trainer.apply, params, method=lambda model, ids: model.encoder.project(ids))
+    symbols = jnp.arange(trainer.model.source_vocab_size, dtype=jnp.int32)
+    bias = trainer.apply(params, method=lambda model: model.encoder.bias)
+    weights = project(symbols) - bias[None]  # the w of this file's docstring, a row for each symbol
     mask = padding_mask(source, trainer.model.pad_id)
 
     def right_logits(z: Float[Array, "n source gates"]) -> Float[Array, "n predicted"]:
@@ -62,8 +59,7 @@ def gradient_norms(
         logits, _ = trainer.apply(params, encoding, target_in, method=Seq2Seq.decode_forced)
         return jnp.take_along_axis(logits, target[:, 1:, None], axis=2)[..., 0]
 
-    z = trainer.apply(params, source, method=lambda model, ids: model.encoder.project(ids))
-    logits, pull_back = jax.vjp(right_logits, z)
+    logits, pull_back = jax.vjp(right_logits, project(source))
 
     def norms(t: Int[Array, ""]) -> Float[Array, " source"]:
         # A logit depends on its own example only, so one backward pass serves all examples.
@@ -167,9 +163,7 @@ def questions_of(group: Group, arm: str) -> Pairs:
 
 def deviation(gradients: Gradients, recorded: Mapping[int, float]) -> float:
     """The largest relative difference between the losses and those recorded in the first run."""
-    losses = gradients.losses
-    if not (shared := losses.keys() & recorded.keys()):
-        raise ValueError(f"No epoch in common: {[*losses]} and {[*recorded]}.")
+    losses, shared = gradients.losses, gradients.losses.keys() & recorded.keys()
     return max(abs(losses[e] - recorded[e]) / max(abs(recorded[e]), 1e-6) for e in shared)
 
 

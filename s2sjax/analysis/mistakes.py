@@ -24,6 +24,7 @@ from s2sjax.train.metrics import EXACT_MATCH
 from s2sjax.train.trained import Trained
 
 PLACES = {0: "sign", 1: "units", 2: "tens", 3: "hundreds", 4: "thousands"}
+Marks = Bool[np.ndarray, "seeds n"]  # whether the answer of each seed to each question is right
 
 
 class Answers(NamedTuple):
@@ -31,7 +32,7 @@ class Answers(NamedTuple):
 
     pairs: Sequence[Sequence[tuple[str, str]]]  # of each seed: (question, right answer)
     texts: Sequence[Sequence[str]]  # of each seed: what it answered
-    right: Bool[np.ndarray, "seeds n"]  # whether that is right
+    right: Marks
 
 
 def ask(trained: Trained, questions: Questions) -> dict[str, Answers]:
@@ -217,9 +218,7 @@ def which_sums(sums: Pairs, train: Pairs) -> Bool[np.ndarray, " n"]:
     return np.array([question in known for question, _ in sums])
 
 
-def ask_in_blocks(
-    trained: Trained, blocks: Iterable[Pairs]
-) -> dict[str, Bool[np.ndarray, "seeds n"]]:
+def ask_in_blocks(trained: Trained, blocks: Iterable[Pairs]) -> dict[str, Marks]:
     """Whether each arm answers many questions right, asked block by block to save memory."""
     parts: dict[str, list[np.ndarray]] = {arm: [] for arm in trained.arms}
     for pairs in blocks:
@@ -228,10 +227,7 @@ def ask_in_blocks(
     return {arm: np.concatenate(part, axis=1) for arm, part in parts.items()}
 
 
-def all_sums_table(
-    right: Mapping[str, Bool[np.ndarray, "seeds n"]],
-    trained_on: Mapping[str, Bool[np.ndarray, "seeds n"]],
-) -> Table:
+def all_sums_table(right: Mapping[str, Marks], trained_on: Mapping[str, Marks]) -> Table:
     """Exact match on all sums, on those trained on, and on the others."""
     rows = []
     for arm, of in right.items():

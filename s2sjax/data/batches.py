@@ -19,6 +19,7 @@ from s2sjax.errors import UserError
 
 WIDTHS = 48  # the most lengths of a side that are tried as widths
 BLOCK = 8  # updates of one bucket in a row, where there are several buckets
+Lengths = Int[np.ndarray, "n 2"]  # symbols of the source and the target row of every pair
 ORDER_SEED = 2_014  # of the sequence of buckets, which all seeds share
 
 
@@ -45,9 +46,7 @@ def _widths(lengths: Int[np.ndarray, " pairs"]) -> Int[np.ndarray, " widths"]:
     return distinct[:: -max(1, -(-len(distinct) // WIDTHS))][::-1]
 
 
-def choose_buckets(
-    lengths: Int[np.ndarray, "pairs 2"], count: int, tokens: int
-) -> tuple[Bucket, ...]:
+def choose_buckets(lengths: Lengths, count: int, tokens: int) -> tuple[Bucket, ...]:
     """At most `count` buckets, such that an epoch has the fewest positions.
 
     Exact dynamic programming over all chains of growing (source, target) widths. `tokens` is the
@@ -98,7 +97,7 @@ class Schedule:
     """
 
     buckets: tuple[Bucket, ...]  # narrowest first
-    lengths: Int[np.ndarray, "n 2"] | int  # of every row; or the number of rows, if equally wide
+    lengths: Lengths | int  # of every row; or the number of rows, if equally wide
 
     @cached_property
     def bucket_of(self) -> Int[np.ndarray, " n"]:
@@ -171,7 +170,7 @@ class Schedule:
         return source, target
 
 
-def place(lengths: Int[np.ndarray, "n 2"], buckets: Sequence[Bucket]) -> Int[np.ndarray, " n"]:
+def place(lengths: Lengths, buckets: Sequence[Bucket]) -> Int[np.ndarray, " n"]:
     """The narrowest bucket of every row; raises UserError for a row that fits none."""
     fits = np.stack([(lengths <= bucket[:2]).all(axis=1) for bucket in buckets])
     if not fits.any(axis=0).all():

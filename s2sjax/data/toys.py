@@ -26,9 +26,7 @@ class Toy:
     symbols: int = 8  # Size of the alphabet, from 'a' on: at most 26
     min_length: int = 1  # Shortest string, in characters
     max_length: int = 6  # Longest string, in characters
-    longer: int = 0
-    """If not 0, the test has `test` more strings, each up to this many characters longer than
-    `max_length`."""
+    longer: int = 0  # If not 0: `test` more test strings, by up to so many characters longer
     train: int = 2_000  # Training strings
     dev: int = 200  # Strings for the curves drawn while training
     test: int = 200  # Strings scored once, at the end
@@ -95,6 +93,5 @@ class Toy:
                 f"{quoted(source)} is no question of this run: it takes {shortest} to {longest} "
                 f"letters of {self._alphabet!r}"
             )
-        if self.kind == "copy":
-            return (source,)
-        return (source[::-1] if self.kind == "reverse" else "".join(sorted(source)),)
+        answers = {"copy": source, "reverse": source[::-1], "sort": "".join(sorted(source))}
+        return (answers[self.kind],)

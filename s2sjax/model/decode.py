@@ -79,9 +79,6 @@ class Sampling:
         return jax.random.categorical(key, self.truncate(logits)).astype(jnp.int32)
 
 
-Policy = Greedy | Sampling
-
-
 class Decoded(NamedTuple):
     """Decoded sequences; after its end symbol a row repeats it with log probability 0."""
 
@@ -95,7 +92,7 @@ def decode(
     carry: Any,
     start: Int[Array, " batch"],
     *,
-    policy: Policy,
+    policy: Greedy | Sampling,
     eos_id: int,
     max_decode_len: int,
     never: tuple[int, ...] = (),
