@@ -348,7 +348,7 @@ def test_the_penalty_is_that_of_the_paper():
 
 VOCAB, TIME = 7, 6
 PLAIN = Model(hidden_size=8)
-ATTENTIVE = Model(hidden_size=8, attention="general", attend="feeding")
+ATTENTIVE = Model(hidden_size=8, attention="general", attend="before")
 each_model = pytest.mark.parametrize("config", [PLAIN, ATTENTIVE], ids=["plain", "attentive"])
 
 

@@ -154,7 +154,7 @@ class Seq2Seq(nn.Module):
 
     def _logits(self, context, top, encoding, noise):
         readout = top if context is None else self.attention.readout(context, top)
-        logits = self.output(dropout(readout, "dropout", fold_in(noise, _OUTPUT)))
+        logits = self.output(dropout(readout, fold_in(noise, _OUTPUT)))
         if encoding.logit_offset is None:
             return logits
         return logits + _over_time(encoding.logit_offset, logits.shape[:-1])
