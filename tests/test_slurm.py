@@ -1,0 +1,164 @@
+"""The job files of experiments/jobs/ on a real Slurm, which is started here."""
+
+import json
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import slurm_cluster
+
+ROOT = Path(__file__).parents[1]
+JOBS = Path("experiments/jobs")
+PATIENCE = 240  # seconds; a machine may have much else to do
+
+TINY = shlex.split(
+    "experiments/reverse_vs_forward.py smoke --seeds 2 --task.digits 2 --task.train 64 "
+    "--task.dev 16 --task.test 16 --model.hidden-size 8 --train.batch-size 16 "
+    "--train.epochs 60 --train.checkpoint-every 1"
+)
+
+pytestmark = pytest.mark.skipif(bool(slurm_cluster.missing()), reason=slurm_cluster.missing())
+
+
+class Cluster:
+    """Commands of a cluster, as a user types them in the checkout."""
+
+    def __init__(self, environment):
+        self.environment = environment
+
+    def __call__(self, *command) -> str:
+        words = [str(word) for word in command]
+        done = subprocess.run(
+            words, cwd=ROOT, env=self.environment, capture_output=True, text=True, timeout=60
+        )
+        assert done.returncode == 0, (words, done.stdout, done.stderr)
+        return done.stdout.strip()
+
+    def submit(self, folder, *words) -> str:
+        return self("sbatch", "--parsable", "--mem=2G", f"--output={folder}/slurm-%j.out", *words)
+
+    def job(self, number) -> dict[str, str]:
+        shown = self("scontrol", "show", "job", number, "--oneliner")
+        return dict(re.findall(r"(\w+)=(\S*)", shown))
+
+    def until(self, number, seconds=PATIENCE, **wanted):
+        """Wait until a job is described so; fail where it has ended in another way."""
+        until = time.monotonic() + seconds
+        while not wanted.items() <= (job := self.job(number)).items():
+            told = {name: job[name] for name in ("JobState", "ExitCode", "Restarts", "Reason")}
+            assert time.monotonic() < until, told
+            assert job["JobState"] not in {"FAILED", "TIMEOUT", "NODE_FAIL"}, told
+            time.sleep(0.3)
+
+    def start_again_at_once(self, number, **changes):
+        """Slurm waits two minutes before it starts a job again; in the same second it cannot."""
+        named = [f"{name}={value}" for name, value in changes.items()]
+        self("scontrol", "update", f"JobId={number}", "StartTime=now+3", *named)
+
+
+@pytest.fixture(scope="module")
+def slurm(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("slurm")
+    with slurm_cluster.cluster(folder / "cluster") as environment:
+        compiled = {
+            "JAX_COMPILATION_CACHE_DIR": str(folder / "compiled"),
+            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        }
+        yield Cluster(
+            {**environment, **compiled, "PYTHON": sys.executable, "PYTHONPATH": str(ROOT)}
+        )
+
+
+def wait_for(ready, seconds=PATIENCE):
+    until = time.monotonic() + seconds
+    while not (found := ready()):
+        assert time.monotonic() < until
+        time.sleep(0.1)
+    return found
+
+
+def newest(workdir) -> int:
+    """Number of the newest checkpoint, 0 where there is none."""
+    there = (path.name for path in workdir.glob("checkpoints/1/*"))
+    return max((int(name) for name in there if name.isdecimal()), default=0)
+
+
+def python_of(slurm, number) -> int:
+    """The process of a running job that trains."""
+
+    def found():
+        listed = slurm("scontrol", "listpids", number).split("\n")[1:]
+        pids = [line.split()[0] for line in listed]
+        names = {pid: Path(f"/proc/{pid}/cmdline") for pid in pids}
+        return [
+            int(pid) for pid, path in names.items()
+            if path.exists() and path.read_bytes().split(b"\0")[0] == sys.executable.encode()
+        ]  # fmt: skip
+
+    return wait_for(found)[0]
+
+
+def is_pending(pid, number) -> bool:
+    """Whether a signal has been sent to a process that is frozen."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    return any(
+        int(mask, 16) >> (number - 1) & 1 for mask in re.findall(r"(?:Shd|Sig)Pnd:\s(\w+)", status)
+    )
+
+
+def outcome(workdir):
+    """What a run has found, but not how long it took."""
+    results = json.loads((workdir / "results.json").read_text())
+    assert results.pop("seconds") > 0
+    return results, (workdir / "metrics.jsonl").read_bytes()
+
+
+def test_cancelled_preempted_and_out_of_time_a_run_ends_as_if_undisturbed(slurm, tmp_path):
+    run, undisturbed = tmp_path / "run", tmp_path / "undisturbed"
+    command = [JOBS / "run.sbatch", *TINY, "--workdir", run]
+    cancelled = slurm.submit(tmp_path, *command)
+    wait_for(lambda: newest(run))
+    slurm("scancel", cancelled)
+    slurm.until(cancelled, JobState="CANCELLED", Restarts="0")
+    saved = newest(run)
+
+    # Another submission goes on. A job that needs all CPUs takes them from it.
+    number = slurm.submit(tmp_path, *command)
+    wait_for(lambda: newest(run) > saved)
+    options = ["--partition=preempting", "--cpus-per-task=2"]
+    preempting = slurm.submit(
+        tmp_path, *options, JOBS / "run.sbatch", *TINY, "--workdir", undisturbed
+    )
+    slurm.until(number, JobState="PENDING", Restarts="1")
+    slurm.until(preempting, JobState="COMPLETED", Restarts="0")
+
+    # A minute is left, so the warning comes when Slurm looks next, every half minute. The run
+    # sleeps until it is there: it would have ended before.
+    slurm.start_again_at_once(number, TimeLimit=1)
+    saved = newest(run)
+    wait_for(lambda: newest(run) > saved)
+    python = python_of(slurm, number)
+    os.kill(python, signal.SIGSTOP)
+    wait_for(lambda: is_pending(python, signal.SIGUSR1))
+    os.kill(python, signal.SIGCONT)
+    slurm.until(number, JobState="PENDING", Restarts="2")
+    slurm.start_again_at_once(number, TimeLimit=10)
+    slurm.until(number, JobState="COMPLETED", Restarts="2", ExitCode="0:0")
+    assert outcome(run) == outcome(undisturbed)
+    log = (tmp_path / f"slurm-{number}.out").read_text()
+    assert log.count("going on from the checkpoint") >= 2, log
+
+
+def test_wrong_settings_fail_and_are_not_tried_again(slurm, tmp_path):
+    number = slurm.submit(tmp_path, JOBS / "run.sbatch", *TINY, "--train.batch-size", "0")
+    wait_for(lambda: slurm.job(number)["JobState"] == "FAILED")
+    job = slurm.job(number)
+    assert (job["ExitCode"], job["Restarts"]) == ("78:0", "0")
+    log = (tmp_path / f"slurm-{number}.out").read_text()
+    assert log == "error: --train.batch-size must be at least 1, not 0\n"
