@@ -110,10 +110,3 @@ def test_the_image_copies_what_is_there_and_checks_hashes():
     assert all((ROOT / name).exists() for name in copied)
     installs = [line for line in lines if line.startswith("RUN pip install")]
     assert ["--require-hashes" in line or "--no-deps" in line for line in installs] == [True, True]
-
-
-def test_every_setting_of_a_job_file_is_told():
-    for path in [*JOBS.glob("*.sbatch"), *JOBS.glob("*.yaml")]:
-        text = path.read_text(encoding="utf-8")
-        assert text.count("# ") > 8, path
-        assert all(len(line) <= 100 for line in text.splitlines()), path

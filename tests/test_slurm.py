@@ -1,5 +1,6 @@
 """The job files of experiments/jobs/ on a real Slurm, which is started here."""
 
+import contextlib
 import json
 import os
 import re
@@ -112,6 +113,20 @@ def is_pending(pid, number) -> bool:
     )
 
 
+def processes() -> list[str]:
+    """The commands of all that run on this machine, and where Slurm's configuration is."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            found.append(
+                " ".join(
+                    (path / name).read_bytes().decode(errors="replace")
+                    for name in ("cmdline", "environ")
+                )
+            )
+    return found
+
+
 def outcome(workdir):
     """What a run has found, but not how long it took."""
     results = json.loads((workdir / "results.json").read_text())
@@ -162,3 +177,21 @@ def test_wrong_settings_fail_and_are_not_tried_again(slurm, tmp_path):
     assert (job["ExitCode"], job["Restarts"]) == ("78:0", "0")
     log = (tmp_path / f"slurm-{number}.out").read_text()
     assert log == "error: --train.batch-size must be at least 1, not 0\n"
+
+
+def test_no_daemon_and_no_job_outlives_tests_that_are_killed(tmp_path):
+    code = (
+        "import pathlib, subprocess, sys, time, slurm_cluster\n"
+        f"with slurm_cluster.cluster(pathlib.Path({str(tmp_path)!r})) as environment:\n"
+        "    job = ['sbatch', '--output=/dev/null', '--wrap=exec sleep 98765']\n"
+        "    subprocess.run(job, env=environment, check=True, stdout=subprocess.DEVNULL)\n"
+        "    print('started', flush=True)\n"
+        "    time.sleep(1000)\n"
+    )
+    command, environment = [sys.executable, "-c", code], {**os.environ, "PYTHONPATH": "tests"}
+    with subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE) as process:
+        assert process.stdout.readline() == b"started\n"
+        wait_for(lambda: any("98765" in one for one in processes()))
+        assert sum(str(tmp_path) in one for one in processes()) > 1
+        process.kill()
+    wait_for(lambda: not any(str(tmp_path) in one or "98765" in one for one in processes()))
