@@ -20,7 +20,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "scontrol", "scancel", "squeue")
-LARGEST = 3  # jobs in an array
+LARGEST = 2  # jobs in an array
 
 # A name is that of the host, or slurmd does not start. Periods are short, for tests. `preempting`
 # takes the CPUs from jobs of `main`, which are then requeued.

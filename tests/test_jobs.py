@@ -1,8 +1,8 @@
 """The files of experiments/jobs/ say what the schedulers and the scripts understand."""
 
 import importlib
+import os
 import re
-import shlex
 import shutil
 import subprocess
 import tomllib
@@ -36,12 +36,16 @@ def rules(job):
     return found
 
 
-def command(job):
-    """The Python command of a pod; it replaces the shell, so that signals reach it."""
-    shell, option, script = job["template"]["spec"]["containers"][0]["command"]
-    assert (shell, option, script.split()[:2]) == ("sh", "-c", ["exec", "python"])
-    assert subprocess.run(["sh", "-n", "-c", script]).returncode == 0
-    return shlex.split(script)[2:]
+def command(job, folder, **environment):
+    """What Python is told in a pod; it replaces the shell, so that signals reach it."""
+    shell = job["template"]["spec"]["containers"][0]["command"]
+    assert shell[:2] == ["sh", "-c"]
+    assert shell[2].startswith("exec python ")
+    (folder / "python").write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
+    (folder / "python").chmod(0o755)
+    environment["PATH"] = f"{folder}:{os.environ['PATH']}"
+    shown = subprocess.run(shell, env=environment, capture_output=True, text=True, check=True)
+    return shown.stdout.splitlines()
 
 
 def test_there_are_shell_files():
@@ -55,7 +59,7 @@ def test_shell_files_are_well_formed(path):
         subprocess.run(["shellcheck", path], check=True)
 
 
-def test_an_indexed_job_tries_again_what_was_stopped_and_never_what_is_wrong():
+def test_an_indexed_job_tries_again_what_was_stopped_and_never_what_is_wrong(tmp_path):
     job = manifest("kubernetes-sweep")
     assert (job["apiVersion"], job["kind"]) == ("batch/v1", "Job")
     spec = job["spec"]
@@ -64,10 +68,12 @@ def test_an_indexed_job_tries_again_what_was_stopped_and_never_what_is_wrong():
     assert "backoffLimit" not in spec  # it would end all for one
     ignored = [("Ignore", AGAIN), ("Ignore", "DisruptionTarget")]
     assert rules(spec) == [("FailIndex", REFUSED), *ignored]
-    assert "JOB_COMPLETION_INDEX + 1" in " ".join(command(spec))
+    (tmp_path / "kubernetes.txt").write_text("a=1,b=2+1\na=2,b=2+1\n")
+    told = command(spec, tmp_path, SWEEP=str(tmp_path), JOB_COMPLETION_INDEX="1")
+    assert told == ["experiments/sweep.py", "work", str(tmp_path), "a=2,b=2+1"]
 
 
-def test_the_pods_of_a_jobset_are_the_processes_of_one_run():
+def test_the_pods_of_a_jobset_are_the_processes_of_one_run(tmp_path):
     jobset = manifest("kubernetes-distributed")
     assert (jobset["apiVersion"], jobset["kind"]) == ("jobset.x-k8s.io/v1alpha2", "JobSet")
     (rule,) = jobset["spec"]["failurePolicy"]["rules"]
@@ -77,9 +83,10 @@ def test_the_pods_of_a_jobset_are_the_processes_of_one_run():
     spec = replicated["template"]["spec"]
     assert rules(spec) == [("FailJob", REFUSED)]  # the only reason that JobSet's rule is about
     assert spec["backoffLimit"] == 0
-    script, preset, *options = command(spec)
+    script, preset, *options = command(spec, tmp_path, JOB_COMPLETION_INDEX="1")
     option = dict(zip(options[::2], options[1::2], strict=True))
     assert spec["completions"] == spec["parallelism"] == int(option["--processes"])
+    assert option["--process-id"] == "1"
     names = jobset["metadata"]["name"], replicated["name"]
     (port,) = spec["template"]["spec"]["containers"][0]["ports"]
     address = f"{'-'.join(names)}-0-0.{names[0]}:{port['containerPort']}"

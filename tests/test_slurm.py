@@ -5,6 +5,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,16 +14,24 @@ from pathlib import Path
 
 import pytest
 import slurm_cluster
+from reverse_vs_forward import EXPERIMENT
+
+from s2sjax.cli import make_console
+from s2sjax.study.cells import run_job
+from s2sjax.study.collect import collect
+from s2sjax.study.leases import Claims
+from s2sjax.study.sweep import load
 
 ROOT = Path(__file__).parents[1]
 JOBS = Path("experiments/jobs")
 PATIENCE = 240  # seconds; a machine may have much else to do
 
-TINY = shlex.split(
-    "experiments/reverse_vs_forward.py smoke --seeds 2 --task.digits 2 --task.train 64 "
-    "--task.dev 16 --task.test 16 --model.hidden-size 8 --train.batch-size 16 "
-    "--train.epochs 60 --train.checkpoint-every 1"
+SMALL = shlex.split(
+    "--task.digits 2 --task.train 64 --task.dev 16 --task.test 16 --train.batch-size 16 "
+    "--train.epochs 60 --train.eval-every 20 --train.checkpoint-every 1"
 )
+TINY = ["experiments/reverse_vs_forward.py", "smoke", "--seeds=2", "--model.hidden-size=8", *SMALL]
+SIZES, RATES, SEEDS = (4, 6, 8), (1e-3, 3e-3), range(100, 110)  # of a sweep
 
 pytestmark = pytest.mark.skipif(bool(slurm_cluster.missing()), reason=slurm_cluster.missing())
 
@@ -44,9 +53,14 @@ class Cluster:
     def submit(self, folder, *words) -> str:
         return self("sbatch", "--parsable", "--mem=2G", f"--output={folder}/slurm-%j.out", *words)
 
+    def tasks(self, number) -> list[dict[str, str]]:
+        """What Slurm knows of a job, or of every task of an array."""
+        shown = self("scontrol", "show", "job", number, "--oneliner").splitlines()
+        return [dict(re.findall(r"(\w+)=(\S*)", line)) for line in shown]
+
     def job(self, number) -> dict[str, str]:
-        shown = self("scontrol", "show", "job", number, "--oneliner")
-        return dict(re.findall(r"(\w+)=(\S*)", shown))
+        (found,) = self.tasks(number)
+        return found
 
     def until(self, number, seconds=PATIENCE, **wanted):
         """Wait until a job is described so; fail where it has ended in another way."""
@@ -168,6 +182,54 @@ def test_cancelled_preempted_and_out_of_time_a_run_ends_as_if_undisturbed(slurm,
     assert outcome(run) == outcome(undisturbed)
     log = (tmp_path / f"slurm-{number}.out").read_text()
     assert log.count("going on from the checkpoint") >= 2, log
+
+
+def test_a_sweep_that_is_preempted_twice_ends_in_the_table_of_one_process(slurm, tmp_path):
+    folder, reference = tmp_path / "sweep", tmp_path / "reference"
+    grid = [f"model.hidden_size={','.join(map(str, SIZES))}",
+            f"optim.learning_rate={','.join(map(str, RATES))}"]  # fmt: skip
+    command = ["experiments/sweep.py", "reverse_vs_forward", "smoke", *SMALL]
+    command += [word for setting in grid for word in ("--grid", setting)]
+    command += [f"--seeds={SEEDS[0]}..{SEEDS[-1]}", f"--out={folder}", "--on=slurm"]
+    command += [f"--slurm=--mem=2G --cpus-per-task=1 --output={tmp_path}/slurm-%A-%a.out"]
+
+    # Cells that differ in the learning rate share a job: three jobs, too many for one array.
+    said = slurm(sys.executable, *command)
+    assert len(SIZES) == slurm_cluster.LARGEST + 1
+    arrays = re.findall(r"array (\d+): (\d) jobs", said)
+    assert [int(jobs) for _, jobs in arrays] == [slurm_cluster.LARGEST, 1], said
+    (collecting,) = re.findall(r"job (\d+): collects", said)
+    again = slurm(sys.executable, *command)
+    assert "3 jobs wait or run already" in again
+    assert "array" not in again
+
+    def tasks():
+        return [task for number, _ in arrays for task in slurm.tasks(number)]
+
+    for _ in range(2):
+        before = {path: newest(path) for path in folder.glob("jobs/*")}
+        wait_for(lambda b=before: [p for p in folder.glob("jobs/*") if newest(p) > b.get(p, 0)])
+        options = ["--partition=preempting", "--cpus-per-task=2", "--wrap=true"]
+        slurm.until(slurm.submit(tmp_path, *options), JobState="COMPLETED")
+        for task in tasks():
+            if task["JobState"] == "PENDING" and int(task["Restarts"]) > 0:
+                slurm.start_again_at_once(task["JobId"])
+
+    for name in ("cells", "claims", "jobs", "logs"):
+        (reference / name).mkdir(parents=True)
+    shutil.copy(folder / "sweep.json", reference)
+    alone = load(reference, lambda _: EXPERIMENT)
+    for job in alone.jobs:
+        run_job(alone, Claims(alone.claims_folder).take(job, 0), make_console(quiet=True))
+    collect(alone)
+
+    slurm.until(collecting, JobState="COMPLETED", ExitCode="0:0")
+    assert {task["JobState"] for task in tasks()} == {"COMPLETED"}
+    assert sum(int(task["Restarts"]) for task in tasks()) >= 2
+    for name in ("scores.csv", "comparisons.csv"):
+        table = (folder / name).read_text()
+        assert table == (reference / name).read_text()
+    assert len(table.splitlines()) > len(SIZES) * len(RATES)
 
 
 def test_wrong_settings_fail_and_are_not_tried_again(slurm, tmp_path):
