@@ -22,8 +22,8 @@ from pathlib import Path
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "scontrol", "scancel", "squeue")
 LARGEST = 2  # jobs in an array
 
-# A name is that of the host, or slurmd does not start. Periods are short, for tests. `preempting`
-# takes the CPUs from jobs of `main`, which are then requeued.
+# The node's name is the host's, or slurmd does not start; what it has is as written here, whatever
+# this machine has. `preempting` takes the CPUs from jobs of `main`, which are then requeued.
 CONFIG = """
 ClusterName=local
 SlurmctldHost={host}(127.0.0.1)
@@ -47,6 +47,7 @@ MpiDefault=none
 SelectType=select/cons_tres
 SelectTypeParameters=CR_Core
 ReturnToService=2
+SlurmdParameters=config_overrides
 MaxArraySize={largest}
 PreemptType=preempt/partition_prio
 PreemptMode=REQUEUE

@@ -51,7 +51,7 @@ class Cluster:
         return done.stdout.strip()
 
     def submit(self, folder, *words) -> str:
-        return self("sbatch", "--parsable", "--mem=2G", f"--output={folder}/slurm-%j.out", *words)
+        return self("sbatch", "--parsable", f"--output={folder}/slurm-%j.out", *words)
 
     def tasks(self, number) -> list[dict[str, str]]:
         """What Slurm knows of a job, or of every task of an array."""
@@ -71,10 +71,9 @@ class Cluster:
             assert job["JobState"] not in {"FAILED", "TIMEOUT", "NODE_FAIL"}, told
             time.sleep(0.3)
 
-    def start_again_at_once(self, number, **changes):
+    def start_again_at_once(self, number):
         """Slurm waits two minutes before it starts a job again; in the same second it cannot."""
-        named = [f"{name}={value}" for name, value in changes.items()]
-        self("scontrol", "update", f"JobId={number}", "StartTime=now+3", *named)
+        self("scontrol", "update", f"JobId={number}", "StartTime=now+3")
 
 
 @pytest.fixture(scope="module")
@@ -142,46 +141,81 @@ def processes() -> list[str]:
 
 
 def outcome(workdir):
-    """What a run has found, but not how long it took."""
+    """What a run has found, but not how long it took, or on what."""
     results = json.loads((workdir / "results.json").read_text())
-    assert results.pop("seconds") > 0
+    for name in ("seconds", "environment"):
+        assert results.pop(name)
     return results, (workdir / "metrics.jsonl").read_bytes()
 
 
-def test_cancelled_preempted_and_out_of_time_a_run_ends_as_if_undisturbed(slurm, tmp_path):
-    run, undisturbed = tmp_path / "run", tmp_path / "undisturbed"
+@pytest.fixture(scope="module")
+def undisturbed(slurm, tmp_path_factory):
+    """What the run finds in one process that nothing stops."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    number = slurm.submit(folder, JOBS / "run.sbatch", *TINY, "--workdir", folder / "run")
+    slurm.until(number, JobState="COMPLETED", ExitCode="0:0", Restarts="0")
+    return outcome(folder / "run")
+
+
+def preempt(slurm, folder):
+    """Take all CPUs from the jobs that run."""
+    options = ["--partition=preempting", "--ntasks=2", "--wrap=true"]
+    slurm.until(slurm.submit(folder, *options), JobState="COMPLETED")
+
+
+def test_cancelled_preempted_and_out_of_time_a_run_ends_as_if_undisturbed(
+    slurm, undisturbed, tmp_path
+):
+    run = tmp_path / "run"
     command = [JOBS / "run.sbatch", *TINY, "--workdir", run]
     cancelled = slurm.submit(tmp_path, *command)
     wait_for(lambda: newest(run))
     slurm("scancel", cancelled)
     slurm.until(cancelled, JobState="CANCELLED", Restarts="0")
-    saved = newest(run)
 
-    # Another submission goes on. A job that needs all CPUs takes them from it.
-    number = slurm.submit(tmp_path, *command)
+    # Another submission goes on.
+    saved, number = newest(run), slurm.submit(tmp_path, *command)
     wait_for(lambda: newest(run) > saved)
-    options = ["--partition=preempting", "--cpus-per-task=2"]
-    preempting = slurm.submit(
-        tmp_path, *options, JOBS / "run.sbatch", *TINY, "--workdir", undisturbed
-    )
+    preempt(slurm, tmp_path)
     slurm.until(number, JobState="PENDING", Restarts="1")
-    slurm.until(preempting, JobState="COMPLETED", Restarts="0")
 
-    # A minute is left, so the warning comes when Slurm looks next, every half minute. The run
+    # About a minute is left: the warning comes when Slurm looks next, every half minute. The run
     # sleeps until it is there: it would have ended before.
-    slurm.start_again_at_once(number, TimeLimit=1)
     saved = newest(run)
+    slurm.start_again_at_once(number)
     wait_for(lambda: newest(run) > saved)
     python = python_of(slurm, number)
     os.kill(python, signal.SIGSTOP)
+    hours, minutes, seconds = map(int, slurm.job(number)["RunTime"].split(":"))
+    limit = 60 * hours + minutes + (1 if seconds < 15 else 2)
+    slurm("scontrol", "update", f"JobId={number}", f"TimeLimit={limit}")
     wait_for(lambda: is_pending(python, signal.SIGUSR1))
     os.kill(python, signal.SIGCONT)
     slurm.until(number, JobState="PENDING", Restarts="2")
-    slurm.start_again_at_once(number, TimeLimit=10)
+    slurm.start_again_at_once(number)
     slurm.until(number, JobState="COMPLETED", Restarts="2", ExitCode="0:0")
-    assert outcome(run) == outcome(undisturbed)
+    assert outcome(run) == undisturbed
     log = (tmp_path / f"slurm-{number}.out").read_text()
-    assert log.count("going on from the checkpoint") >= 2, log
+    assert log.count("going on from the checkpoint") == 3, log
+
+
+def test_a_run_in_two_processes_finds_them_and_ends_as_one_that_is_undisturbed(
+    slurm, undisturbed, tmp_path
+):
+    run = tmp_path / "run"
+    options = ["--nodes=1", "--ntasks-per-node=2", "--cpus-per-task=1", "--mem-per-cpu=1G"]
+    options += ["--export=ALL,JAX_NUM_CPU_DEVICES=1"]
+    command = [*options, JOBS / "distributed.sbatch", *TINY, "--workdir", run]
+    number = slurm.submit(tmp_path, *command)
+    wait_for(lambda: newest(run))
+    preempt(slurm, tmp_path)
+    slurm.until(number, JobState="PENDING", Restarts="1")
+    slurm.start_again_at_once(number)
+    slurm.until(number, JobState="COMPLETED", Restarts="1", ExitCode="0:0")
+    log = (tmp_path / f"slurm-{number}.out").read_text()
+    assert log.count("and saved; the same command goes on") == 2, log  # said by both processes
+    assert log.count("going on from the checkpoint") == 1, log
+    assert outcome(run) == undisturbed
 
 
 def test_a_sweep_that_is_preempted_twice_ends_in_the_table_of_one_process(slurm, tmp_path):
@@ -209,8 +243,7 @@ def test_a_sweep_that_is_preempted_twice_ends_in_the_table_of_one_process(slurm,
     for _ in range(2):
         before = {path: newest(path) for path in folder.glob("jobs/*")}
         wait_for(lambda b=before: [p for p in folder.glob("jobs/*") if newest(p) > b.get(p, 0)])
-        options = ["--partition=preempting", "--cpus-per-task=2", "--wrap=true"]
-        slurm.until(slurm.submit(tmp_path, *options), JobState="COMPLETED")
+        preempt(slurm, tmp_path)
         for task in tasks():
             if task["JobState"] == "PENDING" and int(task["Restarts"]) > 0:
                 slurm.start_again_at_once(task["JobId"])
