@@ -15,7 +15,6 @@ additive attention, on drawn pairs of Multi30k's size: 29,000, of 12.4 and 13 wo
 
 from terminal import main
 
-import resource
 import statistics
 import subprocess
 import sys
@@ -41,6 +40,7 @@ from s2sjax.report.tables import Table
 from s2sjax.study.experiment import Study
 from s2sjax.study.group import Group
 from s2sjax.train.loop import Stack
+from s2sjax.train.progress import peak_memory
 from s2sjax.train.replicas import fetch, lift, stack, use_all_cores
 from s2sjax.train.run import Run
 
@@ -59,15 +59,6 @@ class Speed:
 
     seeds: int | None = None  # Seeds of each arm; None: 10, of sentence pairs 1
     translation: bool = False  # Time the training on sentence pairs instead
-
-
-def peak_memory() -> str:
-    """Most memory used so far: of the device where it tells, else of this process."""
-    told = jax.devices()[0].memory_stats() or {}
-    if "peak_bytes_in_use" in told:
-        return f"{told['peak_bytes_in_use'] / 2**20:,.0f} MiB on the device"
-    unit = 2**20 if sys.platform == "darwin" else 2**10  # bytes on macOS, KiB elsewhere
-    return f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit:,.0f} MiB"
 
 
 def first_line_after(seeds: int) -> float:

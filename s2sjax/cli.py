@@ -15,7 +15,7 @@ import jax
 import tyro
 from rich.console import Console
 
-from s2sjax.errors import FAULT, REFUSED, Interrupted, UserError
+from s2sjax.errors import AGAIN, FAULT, REFUSED, Interrupted, UserError
 
 T = TypeVar("T")
 
@@ -112,9 +112,8 @@ def main(body: Callable[[], None]) -> NoReturn:
         _end("stopped: nobody reads the output any more", 128 + signal.SIGPIPE)
     except OSError as error:
         where = "" if error.filename is None else f"{error.filename}: "
-        _end(
-            f"error: {where}{error.strerror}: check the path, your rights, and the room left", FAULT
-        )
+        check = "check the path, your rights, and the room left"
+        _end(f"error: {where}{error.strerror}: {check}", FAULT)
     sys.exit(0)
 
 
@@ -126,4 +125,6 @@ def _with_options(message: str) -> str:
 
 def _end(message: str, code: int) -> NoReturn:
     print(" ".join(message.split()), file=sys.stderr)
+    if jax.distributed.is_initialized() and code != AGAIN:
+        os._exit(code)  # else the other processes would be waited for
     sys.exit(code)

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 from rich.console import Console
 
@@ -20,10 +21,12 @@ from s2sjax.report.results import by_seed, load_results, values
 from s2sjax.report.tables import score
 from s2sjax.study import ablation as ablation_module
 from s2sjax.study.ablation import Ablation, in_order, is_extension, run
+from s2sjax.study.group import Group
 from s2sjax.study.records import evaluate_split
 from s2sjax.train import replicas
 from s2sjax.train.loop import DivergedError, resume
 from s2sjax.train.metrics import EXACT_MATCH
+from s2sjax.train.replicas import spread
 from s2sjax.train.run import Run
 from s2sjax.train.stopping import stop_requests
 from s2sjax.train.workdir import Workdir
@@ -383,7 +386,8 @@ def test_arms_of_a_program_that_diverges_are_left_out_and_the_others_finish(
     def fit(runs, *arguments, **settings):
         begun.append(len(runs.labels))
         if len(begun) in diverging:
-            raise DivergedError("the loss of sorted seed 5 is nan at update 1")
+            found = dict.fromkeys(range(len(runs.labels)), 1)
+            raise DivergedError("the loss of sorted seed 5 is nan at update 1", 1, found)
         return real(runs, *arguments, **settings)
 
     monkeypatch.setattr(ablation_module, "fit", fit)
@@ -396,10 +400,40 @@ def test_arms_of_a_program_that_diverges_are_left_out_and_the_others_finish(
     assert begun == [6, 2] * 2
     assert "left out: the loss of sorted seed 5 is nan" in stream.getvalue()
     assert [*results["left_out"]] == ["forward", "reversed", "sorted"]
-    assert "the loss of sorted seed 5 is nan" in results["left_out"]["forward"]
+    why = "a loss or parameter of forward seed 5 is not finite from update 1 on"
+    assert results["left_out"]["forward"] == why
     assert results["records"] == [r for r in finished[1]["records"] if r["arm"] == "stops"]
     assert results["comparisons"] == []  # each pair has an arm that was left out
     assert complete(tmp_path / "one") == results
+
+
+def test_a_replica_that_diverges_is_left_out_and_named_and_all_others_finish(
+    finished, tmp_path, monkeypatch
+):
+    true = Group.begin
+
+    def begin(self, runs):
+        loop_state = true(self, runs)
+        rates = np.array(loop_state.state.learning_rate)
+        if ("sorted", 6) in self.replicas:
+            rates[self.replicas.index(("sorted", 6))] = np.nan
+        state = loop_state.state.replace(learning_rate=spread(rates, runs.programs.mesh))
+        return loop_state._replace(state=state)
+
+    monkeypatch.setattr(Group, "begin", begin)
+    console, stream = shown()
+    with monkeypatch.context() as patch:
+        patch.setattr(*in_fit(1, 3, terminate))
+        with pytest.raises(Interrupted):
+            complete(tmp_path, console=console)
+    results = complete(tmp_path, console=console)
+    why = "a loss or parameter of sorted seed 6 is not finite from update 1 on"
+    assert results["left_out"] == {"sorted seed 6": why}
+    assert stream.getvalue().count(f"left out: {why}") == 1
+    lost = [r for r in finished[1]["records"] if (r["arm"], r["seed"]) == ("sorted", 6)]
+    assert results["records"] == [r for r in finished[1]["records"] if r not in lost]
+    assert [c["n"] for c in results["comparisons"]] == [2, 2, 1, 1]
+    assert complete(tmp_path) == results
 
 
 # --- what is refused ------------------------------------------------------------------------

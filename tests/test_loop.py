@@ -11,10 +11,10 @@ import pytest
 from tiny import SUMS, begin, row, same, stack_of
 
 from s2sjax.config import Optimiser, Training
-from s2sjax.errors import Interrupted, UserError
+from s2sjax.errors import Interrupted, UserError, stopped_by
 from s2sjax.study.group import Group
 from s2sjax.train import checkpoint, evaluate, loop, replicas
-from s2sjax.train.loop import fit, resume, stopped
+from s2sjax.train.loop import fit, resume, stopped_early
 from s2sjax.train.replicas import spread
 from s2sjax.train.step import Trainer
 from s2sjax.train.stopping import Stop, stop_requests
@@ -186,7 +186,7 @@ def test_nothing_is_saved_again_where_nothing_was_trained_since(tmp_path, monkey
         train("sums", tmp_path, epochs=2)  # finished
         with pytest.raises(Interrupted, match=r"stopped after update 8 of 12 .* and saved"):
             train("sums", tmp_path, Impatient(0))
-    assert saved == [10]  # 8 updates, 2 epochs closed
+    assert saved == [9, 10]  # 8 updates, 1 or 2 epochs closed: before and after scoring
 
 
 def test_an_error_before_saving_ends_the_training_with_nothing_written(tmp_path):
@@ -200,14 +200,14 @@ def test_an_error_before_saving_ends_the_training_with_nothing_written(tmp_path)
         assert not [*tmp_path.iterdir()]
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
 def test_a_signal_saves_and_ends_the_training(tmp_path, monkeypatch, number):
     monkeypatch.setattr(loop, "LOOK", 0.0)
     send = lambda epochs, compiled: epochs == 1.5 and os.kill(os.getpid(), number)
     match = r"^stopped after update 6 of 12 \(epoch 2\) and saved; the same command goes on"
     with stop_requests() as stop, pytest.raises(Interrupted, match=match) as caught:
         train("sums", tmp_path, stop, on_updates=send)
-    assert caught.value.signal == number
+    assert caught.value.code == stopped_by(number)
     assert checkpoint.latest(tmp_path) == 7
 
 
@@ -221,34 +221,38 @@ def test_a_request_in_the_last_epoch_is_kept_too(whole, tmp_path):
     same(train("sums", tmp_path), whole("sums")[0])
 
 
-@pytest.mark.parametrize(
-    ("rate", "what"),
-    [
-        (np.nan, "a parameter of reversed seed 0 is no finite number after update {}"),
-        (3e38, r"the loss of reversed seed 0 is (nan|inf) at update {}"),
-    ],
-)
-@pytest.mark.parametrize("begun", [False, True])
-def test_divergence_is_refused_with_its_update_and_replica(whole, tmp_path, rate, what, begun):
+def diverging(*rates):
+    """The runs of sums, the replicas with these learning rates; None: their own."""
     runs, loop_state = start("sums")
-    if begun:
-        loop_state, _ = resume(runs, loop_state, folder := whole("sums")[2])
-        runs = runs._replace(training=replace(runs.training, epochs=9))
-    else:
-        folder = tmp_path
-    rates = spread(np.array([1e-3, rate], np.float32), runs.programs.mesh)
-    loop_state = loop_state._replace(state=loop_state.state.replace(learning_rate=rates))
-    update = 12 * begun + (1 if np.isnan(rate) else 2)
-    kept = f"the last checkpoint is kept in {folder}" if begun else "nothing was saved yet"
-    last = checkpoint.latest(folder)
-    with pytest.raises(UserError, match=f"^{what.format(update)}.*; {kept}; a smaller") as caught:
-        fit(runs, loop_state, checkpoints=folder, on_epoch=nothing)
+    own = [Optimiser().learning_rate if rate is None else rate for rate in rates]
+    rates = spread(np.array(own, np.float32), runs.programs.mesh)
+    return runs, loop_state._replace(state=loop_state.state.replace(learning_rate=rates))
+
+
+@pytest.mark.parametrize(("rate", "update"), [(np.nan, 1), (3e38, 2)])
+def test_a_replica_that_diverges_leaves_the_others_as_they_are(whole, tmp_path, rate, update):
+    wanted, epochs, *_ = whole("sums")
+    for one in range(2):
+        found, folder = [], tmp_path / str(one)
+        runs, loop_state = diverging(*(rate if i == one else None for i in range(2)))
+        state = fit(runs, loop_state, checkpoints=folder, on_epoch=found.append)
+        assert [epoch.diverged for epoch in found] == [{one: update}] * 3
+        same(row(state.params, 1 - one), row(wanted.params, 1 - one))
+        for epoch, other in zip(found, epochs, strict=True):
+            same(epoch.losses[1 - one], other.losses[1 - one])
+
+
+def test_divergence_is_refused_where_no_replica_is_left(tmp_path):
+    runs, loop_state = diverging(3e38, np.nan)
+    match = "^a loss or parameter of reversed seed 0 is not finite from update 1 on; all others"
+    with pytest.raises(loop.DivergedError, match=match) as caught:
+        fit(runs, loop_state, checkpoints=tmp_path, on_epoch=nothing)
     assert "\n" not in str(caught.value)
-    assert checkpoint.latest(folder) == last
+    assert checkpoint.latest(tmp_path) is None
 
 
-def test_a_dev_loss_that_is_no_number_is_refused(tmp_path, monkeypatch):
-    true = loop.Stack.score
+def test_a_dev_loss_that_is_no_number_is_divergence(tmp_path, monkeypatch):
+    true, epochs = loop.Stack.score, []
 
     def broken(self, *arguments):
         found = true(self, *arguments)
@@ -256,9 +260,8 @@ def test_a_dev_loss_that_is_no_number_is_refused(tmp_path, monkeypatch):
         return found
 
     monkeypatch.setattr(loop.Stack, "score", broken)
-    match = "^the dev loss of reversed seed 0 is nan after epoch 2; nothing was saved"
-    with pytest.raises(UserError, match=match):
-        train("sums", tmp_path)
+    train("sums", tmp_path, on_epoch=epochs.append)
+    assert [epoch.diverged for epoch in epochs] == [{}, {1: 8}, {1: 8}]
 
 
 # --- early stopping ------------------------------------------------------------------------
@@ -283,7 +286,7 @@ def test_training_ends_when_every_replica_has_stopped_and_keeps_the_best_of_each
     state, epochs, folder, _ = whole("stopping")
     (_, slow, _), (_, fast, _) = found = ends(epochs)
     assert fast + 3 < slow == epochs[-1].epoch < PATIENT.epochs
-    assert stopped(state, PATIENT)
+    assert stopped_early(state, PATIENT, 2).all()
     assert state.best.stale.tolist() == [3, 3]
     assert state.epoch.tolist() == [slow] * 2
     for i, (best, _, lowest) in enumerate(found):
@@ -297,10 +300,27 @@ def resume_at(folder, number):
     return checkpoint.restore(folder, number, start("stopping")[1]).state
 
 
+def test_a_replica_that_diverges_after_it_stopped_keeps_its_best(whole, tmp_path, monkeypatch):
+    (_, slow, _), (_, fast, _) = ends(whole("stopping")[1])
+    true, epochs = loop.Stack.score, []
+
+    def broken(self, *arguments):
+        found = true(self, *arguments)
+        if len(epochs) > fast:
+            found.counts["loss"].right[1] = np.nan
+        return found
+
+    monkeypatch.setattr(loop.Stack, "score", broken)
+    state = train("stopping", tmp_path, on_epoch=epochs.append)
+    assert {*epochs[-1].diverged} == {1}
+    assert epochs[-1].epoch == slow
+    same(state.scored, whole("stopping")[0].scored)
+
+
 def test_a_budget_that_ends_before_patience_does_keeps_the_best_so_far(whole, tmp_path):
     _, epochs, folder, _ = whole("stopping")
     (best, *_), _ = ends(epochs)
     state = train("stopping", tmp_path, epochs=best + 1)
-    assert not stopped(state, PATIENT)
+    assert not stopped_early(state, PATIENT, 2).all()
     same(row(state.scored, 0), row(resume_at(folder, 4 * best).params, 0))
     assert checkpoint.latest(tmp_path) == 4 * (best + 1)

@@ -1,9 +1,11 @@
 """Stacks of runs: each is the single run, and programs lower for CUDA and TPU."""
 
+import os
 import subprocess
 import sys
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 import jax
 import jax.export
@@ -17,6 +19,8 @@ from s2sjax.errors import UserError
 from s2sjax.study.group import Group
 from s2sjax.train import replicas
 from s2sjax.train.run import Run
+
+HERE = Path(__file__).resolve().parent
 
 SAMPLED = replace(
     SUMS,
@@ -38,10 +42,10 @@ def arguments(group, number=0):
     """What a chunk of the first epoch takes behind state and losses, and its compiled function."""
     runs = group.stack()
     order = np.stack([np.random.default_rng(0).permutation(50)] * len(group.replicas))
-    batches = [
-        replicas.stack([*x], runs.programs.mesh) for x in runs.schedule.batches(order, number)
-    ]
-    rows = replicas.stack([split.examples for split in runs.train], runs.programs.mesh)
+    mesh = runs.programs.mesh
+    batches = runs.schedule.batches(order, number)
+    batches = [replicas.stack([*x], mesh, batches=True) for x in batches]
+    rows = replicas.stack([split.examples for split in runs.train], mesh)
     widths = runs.schedule.buckets[number][:2]
     return runs.programs("train_chunk", widths=widths), (rows, *batches)
 
@@ -90,6 +94,79 @@ def test_a_replica_with_attention_is_the_single_run_but_for_last_digits():
     jax.tree.map(close, row(together, 0), row(alone, 0))
 
 
+@pytest.mark.parametrize("make", [lambda: SUMS, lambda: SAMPLED, sentences], ids=["a", "b", "c"])
+def test_devices_that_share_batches_change_last_digits_alone(make):
+    run = arms(make())["reversed"]
+    shared = Group({"reversed": run}, 1, 0, devices_per_replica=2)
+    assert dict(shared.programs.mesh.shape) == {"replicas": 1, "data": 2}
+    assert "all-reduce" in compiled_text(shared)  # so the rows are split
+    close = partial(np.testing.assert_allclose, rtol=1e-3, atol=1e-6)
+    jax.tree.map(close, two_epochs(shared), two_epochs(Group({"reversed": run}, 1, 0)))
+
+
+def compiled_text(group):
+    chunk, others = arguments(group)
+    return chunk.lower(*group.begin(group.stack()), *others, 0, 3).compile().as_text()
+
+
+EIGHT = """
+import jax
+jax.config.update("jax_num_cpu_devices", 8)
+import sys
+from dataclasses import replace
+from pathlib import Path
+import numpy as np
+from s2sjax.errors import Interrupted
+from s2sjax.study.group import Group
+from s2sjax.train import checkpoint, replicas
+from s2sjax.train.loop import fit, resume
+from s2sjax.train.stopping import Stop
+from tiny import SUMS, orders, same
+
+print([replicas.make_mesh(n).devices.size for n in (8, 11, 17)])
+print([dict(replicas.make_mesh(n, 3).shape) for n in (1, 2, 3)])
+
+def go_on(folder, share, epochs):
+    group = Group(orders(replace(SUMS, train=replace(SUMS.train, epochs=3))), 1, 0, share)
+    runs, stop, losses = group.stack(), Stop(), []
+    loop_state, _ = resume(runs, group.begin(runs), folder)
+    def on_epoch(epoch):
+        losses.append(epoch.losses)
+        if epoch.epoch == epochs:
+            stop.signal = 15
+    try:
+        fit(runs, loop_state, checkpoints=folder, on_epoch=on_epoch, stop=stop)
+    except Interrupted:
+        print(dict(group.programs.mesh.shape))
+    return losses
+
+root = Path(sys.argv[1])
+whole = go_on(root / "whole", 1, 3)
+moved = go_on(root / "moved", 1, 1) + go_on(root / "moved", 4, 2) + go_on(root / "moved", 1, 3)
+same(whole[0], moved[0])
+np.testing.assert_allclose(np.array(whole), np.array(moved), rtol=1e-4)
+"""
+
+
+def test_a_run_moves_from_few_devices_to_eight_and_back(tmp_path):
+    command = [sys.executable, "-c", EIGHT, tmp_path]
+    path = f"{HERE.parent}{os.pathsep}{HERE}"
+    environment = {**os.environ, "PYTHONPATH": path}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
+    one, four = "{'replicas': 2, 'data': 1}", "{'replicas': 2, 'data': 4}"
+    assert done.stdout.splitlines() == [
+        "[8, 6, 6]",
+        "[{'replicas': 1, 'data': 3}, {'replicas': 2, 'data': 3}, {'replicas': 2, 'data': 3}]",
+        *(one, one, four, one),
+    ]
+
+
+def test_more_devices_than_there_are_are_refused():
+    with pytest.raises(UserError, match="--devices-per-replica 3: there are 2 devices"):
+        replicas.make_mesh(1, 3)
+
+
 def test_vmapped_replicas_learn_what_those_taking_turns_learn():
     group = Group(arms(SUMS), 3, 0)
     runs = group.stack()
@@ -132,19 +209,6 @@ def test_replicas_are_laid_out_evenly_and_filled_up_where_the_devices_do_not_sha
     doubled = replicas.lift(lambda x: 2 * x, mesh)(stack)
     assert doubled.sharding == stack.sharding
     np.testing.assert_array_equal(replicas.fetch(doubled, runs)[:, 0], 2 * np.arange(runs))
-
-
-def test_eleven_runs_on_eight_devices_use_six_of_them():
-    script = """
-import jax
-jax.config.update("jax_num_cpu_devices", 8)
-from s2sjax.train.replicas import make_mesh
-print([make_mesh(n).devices.size for n in (8, 11, 17)])
-"""
-    done = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, check=True, text=True
-    )
-    assert done.stdout == "[8, 6, 6]\n"
 
 
 @pytest.mark.parametrize("platform", ["cuda", "tpu"])

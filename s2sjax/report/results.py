@@ -6,7 +6,7 @@ A results.json is an object of
 - ``config``, ``config_hash``: the settings of every arm, the seeds, and their hash;
 - ``environment``: versions and devices;
 - ``comparisons``: a list of `stats.Comparison`, empty for a run of one arm;
-- ``left_out``: ``{arm: why}``, where the training of some arms diverged;
+- ``left_out``: ``{arm, or "ARM seed SEED": why}``, where the training of some diverged;
 - ``series``: what was measured, a line for each arm, split and metric, which keeps the file small:
   ``{"arm", "split", "metric", "epochs": [...], "values": {seed: [value at each epoch]}}``.
 

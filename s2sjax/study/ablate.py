@@ -70,7 +70,7 @@ class Outcome:
 
     @property
     def left_out(self) -> Mapping[str, str]:
-        """Arms whose training diverged, and why: they have no scores."""
+        """Arms, and seeds ("ARM seed 3"), whose training diverged, and why: they have no scores."""
         return self.results.get("left_out", {})
 
     def _require(self, *arms: str) -> None:

@@ -14,6 +14,7 @@ from functools import cached_property
 from itertools import combinations, product
 from typing import Any
 
+import numpy as np
 from rich.console import Console
 
 from s2sjax.errors import Interrupted, UserError, check_range, require
@@ -24,12 +25,13 @@ from s2sjax.report.tables import metric_name, score_table
 from s2sjax.serial import config_hash, differences, from_json, to_json
 from s2sjax.study.group import Group
 from s2sjax.study.records import Observer, dev_metrics, final_records, record
-from s2sjax.train.loop import DivergedError, fit, resume
+from s2sjax.train.loop import DivergedError, divergence, fit, position, resume, stopped_early
+from s2sjax.train.processes import anywhere, from_first, leads
 from s2sjax.train.progress import EpochProgress
 from s2sjax.train.run import Run, program_key
 from s2sjax.train.saved import write_vocabularies
 from s2sjax.train.stopping import Stop
-from s2sjax.train.workdir import Workdir, environment, renamed
+from s2sjax.train.workdir import DIVERGED, Workdir, environment, renamed
 
 COUNT = "records"
 """The last record of every replica: how many others there are. A damaged file has fewer."""
@@ -43,6 +45,7 @@ class Ablation:
     seeds: int
     first_seed: int  # they count up from here
     cohorts: tuple[int, ...] = ()  # if seeds were added later: how many were trained each time
+    devices_per_replica: int | None = None  # see `replicas.make_mesh`
 
     def __post_init__(self) -> None:
         check_range(1, self, "seeds", most=10_000)
@@ -100,7 +103,7 @@ class Ablation:
         for cohort, seeds in enumerate(self.cohorts or (self.seeds,)):
             for number, (_, arms) in enumerate(self.programs, start=1):
                 name = f"{number}.{cohort}" if cohort else f"{number}"
-                groups[name] = Group(arms, seeds, first)
+                groups[name] = Group(arms, seeds, first, self.devices_per_replica)
             first += seeds
         return groups
 
@@ -163,12 +166,17 @@ def run(
     """Train, score and compare; returns the results and writes them to the workdir.
 
     What is finished in the workdir is not run again. The scores of each program are shown when it
-    ends. `pairs` (a, b) of arms are compared, a with b, by `metrics` on the test set. The arms of a
-    program that diverges are left out, unless all do.
+    ends. `pairs` (a, b) of arms are compared, a with b, by `metrics` on the test set. A replica
+    that diverges is left out, and so are its pair and an arm without replicas. Processes other than
+    the first return nothing.
+
+    Raises DivergedError where nothing is left.
     """
     config, path = ablation.config, workdir.results_file
     identity = {"experiment": experiment, "preset": preset, "config": config}
-    if path.exists():
+    if from_first(np.bool_(path.exists())):
+        if not leads():
+            return {}
         results = load_results(path)
         held = renamed({name: results[name] for name in identity}, identity)
         if changed := differences(held, identity):
@@ -180,24 +188,41 @@ def run(
         numbers = "numbers may not be those of a run that was never interrupted"
         console.print(f"begun under {'; '.join(changes)}: {numbers}")
     groups = replace(ablation, cohorts=workdir.cohorts).groups
-    write_vocabularies(workdir, groups)
-    left_out: dict[str, str] = {}  # {arm: why}
+    if leads():
+        write_vocabularies(workdir, groups)
+    failed: DivergedError | None = None
     for number, (name, group) in enumerate(groups.items(), start=1):
         title = f"program {number} of {len(groups)}: {', '.join(group.arms)}"
         try:
             train_group(group, workdir, name, console, title, stop)
         except DivergedError as error:
-            left_out |= dict.fromkeys(group.arms, str(error))
-            if len(left_out) == len(ablation.arms):
-                raise
+            failed = failed or error
+            known = _diverged(group, workdir)
+            lost = {group.replicas[n]: update for n, update in error.diverged.items()}
+            workdir.append(
+                record(*one, "train", error.epoch, DIVERGED, float(update))
+                for one, update in lost.items()
+                if one not in known
+            )
             console.print(f"left out: {error}", soft_wrap=True)
             continue
-        if number < len(groups):  # after the last one the report shows all
+        if leads() and number < len(groups):  # after the last one the report shows all
             own = {**identity, "records": _records(group, workdir)}
             table = score_table(own, {metric_name(m): m for m in metrics})
             console.print(replace(table, title=f"Program {number}, test set").rich())
-    kept = (r for r in workdir.records() if r["arm"] not in left_out and r["metric"] != COUNT)
-    records = in_order([*kept])
+    if not leads():
+        return {}
+    records, lost = _without_lost(workdir.records())
+    if failed and not records:
+        raise failed
+    left_out: dict[str, str] = {}
+    for arm in ablation.arms:
+        seeds = {seed: why for (of, seed), why in lost.items() if of == arm}
+        if len(seeds) == ablation.seeds:
+            left_out[arm] = next(iter(seeds.values()))
+        else:
+            left_out |= {f"{arm} seed {seed}": why for seed, why in seeds.items()}
+    records = in_order(records)
     pairs = [(a, b) for a, b in pairs if not {a, b} & {*left_out}]
     results = {
         **identity,
@@ -225,7 +250,7 @@ def train_group(
         if (r["metric"], r["value"] + 1) == (COUNT, held[r["arm"], r["seed"]])
         and (train.patience is not None or r["epoch"] == train.epochs)
     }
-    if scored == replicas:
+    if from_first(np.bool_(scored == replicas)):
         console.print(f"{title}: finished before", soft_wrap=True)
         return
     started = time.monotonic()
@@ -233,38 +258,73 @@ def train_group(
     checkpoints = workdir.checkpoints / name
     runs = group.stack()
     loop_state, found = resume(runs, group.begin(runs), checkpoints)
-    done, updates = int(loop_state.state.epoch[0]), int(loop_state.state.update[0])
+    done, updates = position(loop_state.state)
     if found:
         console.print(f"going on from the checkpoint after update {updates:,} (epoch {done})")
     due = {e for e in range(1, done + 1) if e % train.eval_every == 0 or e == train.epochs}
     workdir.forget(replicas, done, due)
-    own = [(r["arm"], r["seed"], r["epoch"], r["metric"]) for r in _records(group, workdir)]
-    wanted = product(group.replicas, due, dev_metrics(group))
-    if sorted(own) != sorted((*replica, epoch, metric) for replica, epoch, metric in wanted):
+    lost = _diverged(group, workdir)
+    held = [(r["arm"], r["seed"], r["epoch"], r["metric"]) for r in _records(group, workdir)]
+    wanted = [(*replica, epoch, DIVERGED) for replica, (epoch, _) in lost.items()]
+    for replica, epoch, metric in product(group.replicas, due, dev_metrics(group)):
+        if replica not in lost or epoch < lost[replica][0]:
+            wanted.append((*replica, epoch, metric))
+    if leads() and sorted(held) != sorted(wanted):
         lost = f"does not hold the records of the {done} epochs that the checkpoint has"
         remedy = "restore it, or start in another --workdir"
         raise UserError(f"{workdir.metrics_file} {lost}: {remedy}")
-    with EpochProgress(console, done, train.epochs) as progress:
+    each = runs.schedule.updates * len(group.replicas)
+    with EpochProgress(console, done, train.epochs, each) as progress:
         state = fit(
             runs,
             loop_state,
             checkpoints=checkpoints,
-            on_epoch=Observer(group, runs, workdir, progress, started),
+            on_epoch=Observer(group, runs, workdir, progress, started, {*lost}),
             on_updates=progress.move,
             on_save=workdir.check,
+            diverged={group.replicas.index(one): update for one, (_, update) in lost.items()},
             stop=stop,
         )
-    if stop:
+    if anywhere(bool(stop)):
+        assert stop is not None
         message = "stopped after the last epoch and saved; the same command goes on with scoring"
         raise Interrupted(message, stop.signal or 0)
     console.print("scoring ...")
     started = time.monotonic()
-    epoch = int(state.epoch[0])
+    epoch, _ = position(state)
+    early = stopped_early(state, train, len(group.replicas))
+    lost = {*_diverged(group, workdir)}
+    lost -= {replica for replica, ended in zip(group.replicas, early, strict=True) if ended}
     records = final_records(group, runs, state, epoch)
+    records = [r for r in records if (r["arm"], r["seed"]) not in lost]
     held = Counter((r["arm"], r["seed"]) for r in [*_records(group, workdir), *records])
     records += [record(*one, "test", epoch, COUNT, float(held[one])) for one in group.replicas]
     workdir.append_at_once(records)
     workdir.spent(time.monotonic() - started)
+
+
+def _diverged(group: Group, workdir: Workdir) -> dict[tuple[str, int], tuple[int, int]]:
+    """Epoch and update of every replica that has diverged."""
+    found = np.zeros((len(group.replicas), 2), np.int32)
+    for r in _records(group, workdir):
+        if r["metric"] == DIVERGED:
+            found[group.replicas.index((r["arm"], r["seed"]))] = r["epoch"], r["value"]
+    replicas = zip(group.replicas, from_first(found).tolist(), strict=True)
+    return {replica: (epoch, update) for replica, (epoch, update) in replicas if epoch}
+
+
+def _without_lost(records: Sequence[Record]) -> tuple[list[Record], dict[tuple[str, int], str]]:
+    """The measurements of replicas that have test scores, and why the others have none."""
+    scored = {
+        (r["arm"], r["seed"]) for r in records if (r["split"], r["metric"]) == ("test", "loss")
+    }
+    lost = {
+        (r["arm"], r["seed"]): divergence(f"{r['arm']} seed {r['seed']}", int(r["value"]))
+        for r in records
+        if r["metric"] == DIVERGED and (r["arm"], r["seed"]) not in scored
+    }
+    kept = [r for r in records if r["metric"] not in (COUNT, DIVERGED)]
+    return [r for r in kept if (r["arm"], r["seed"]) not in lost], lost
 
 
 def _records(group: Group, workdir: Workdir) -> list[Record]:

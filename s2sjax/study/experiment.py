@@ -28,11 +28,12 @@ from s2sjax.study.ablation import Ablation, is_extension, run
 from s2sjax.study.answer import alignments, gains_table
 from s2sjax.study.plan import pairs_table, parameter_table, plan_table, program_table
 from s2sjax.train.metrics import EXACT_MATCH
+from s2sjax.train.processes import Distributed, leads
 from s2sjax.train.progress import duration
 from s2sjax.train.replicas import use_all_cores
 from s2sjax.train.run import Run
 from s2sjax.train.stopping import stop_requests
-from s2sjax.train.workdir import Workdir
+from s2sjax.train.workdir import open_workdir
 
 Section = str | Table | Picture
 Kind = Literal["curves", "scores", "contrasts"]
@@ -59,6 +60,10 @@ class Command:
     study: Annotated[Study, tyro.conf.arg(name="")]
     workdir: Path | None = None
     """Folder of the run; the default is runs/EXPERIMENT/PRESET. The same command resumes it."""
+    devices_per_replica: int | None = None
+    """Devices that share the batches of a replica: by default one on CPUs, else as many as are
+    left. Results depend on it in last digits."""
+    distributed: Annotated[Distributed, tyro.conf.arg(name="")] = field(default_factory=Distributed)
 
 
 @dataclass(frozen=True)
@@ -226,38 +231,44 @@ class Experiment:
         command = parse_preset(self.description, commands)
         preset, study = command.preset, command.study
         folder = command.workdir or Path("runs") / self.name / preset
+        command.distributed.join()
         use_all_cores()
-        console = make_console()
+        console = make_console(quiet=not leads())
         with stop_requests() as stop:
             self.prepare(preset, study)
             ablation = self.ablation(preset, study)
+            ablation = replace(ablation, devices_per_replica=command.devices_per_replica)
             config = {"experiment": self.name, "preset": preset, **ablation.config}
-            with Workdir(folder, config, is_extension) as workdir:
+            with open_workdir(folder, config, is_extension) as workdir:
                 for table in (pairs_table, parameter_table, plan_table, program_table):
                     if (made := table(ablation)) is not None:
                         console.print(made.rich())
                 suited = self.suited(ablation.run)
                 compared = suited.metrics, self.pairs(preset)
                 results = run(self.name, preset, ablation, workdir, console, *compared, stop)
+                if not leads():
+                    return
                 console.print("drawing ...")
                 suited.write_report(results, folder, console)
 
     def write_report(self, results: Results, folder: Path, console: Console) -> None:
         """Write the report and its pictures, and print it.
 
-        Where arms were left out, it says why and shows the others' scores: what is told of arms by
-        name would miss them.
+        It says which arms and seeds were left out, and why. Where arms were, it shows the others'
+        scores alone: what is told of arms by name would miss them.
         """
         sections: list[Section]
-        if left_out := results.get("left_out"):
-            answer = "; ".join(f"left out: {arm} ({why})" for arm, why in left_out.items())
+        left_out = results.get("left_out", {})
+        answer = "; ".join(f"left out: {what} ({why})" for what, why in left_out.items())
+        if {*left_out} & {*runs_of(results)}:
             sections = [
                 tables.score_table(results, self.scores),
                 tables.comparison_table(results),
                 tables.per_seed_table(results, self.primary),
             ]
         else:
-            pictures, answer = self.draw(results, folder), self.headline(results)
+            pictures = self.draw(results, folder)
+            answer = "; ".join(filter(None, [self.headline(results), answer]))
             sections = [*self.tables(results).values(), *pictures]
         title = f"# {self.name}, {results['preset']}"
         made = f"{tables.provenance(results)} It took {duration(results.get('seconds', 0))}."

@@ -30,6 +30,7 @@ class Group:
     arms: Mapping[str, Run]
     seeds: int
     first_seed: int  # they count up from here
+    devices_per_replica: int | None = None  # see `replicas.make_mesh`
 
     @property
     def run(self) -> Run:
@@ -59,7 +60,8 @@ class Group:
     def programs(self) -> Programs:
         """The compiled programs of all replicas."""
         updates = self.run.train.epochs * make_schedule(self.run).updates
-        return Programs(make_trainer(self.run, updates=updates), make_mesh(len(self.replicas)))
+        mesh = make_mesh(len(self.replicas), self.devices_per_replica)
+        return Programs(make_trainer(self.run, updates=updates), mesh)
 
     def formatter(self, arm: str) -> Formatter:
         """How an arm lays out its text."""

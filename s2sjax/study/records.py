@@ -13,11 +13,11 @@ from s2sjax.data.sentences import Sentences
 from s2sjax.report.results import Record
 from s2sjax.study.group import Group
 from s2sjax.train.evaluate import Evaluation, texts_of, with_references
-from s2sjax.train.loop import Epoch, Stack
+from s2sjax.train.loop import Epoch, Stack, divergence
 from s2sjax.train.metrics import EXACT_MATCH
 from s2sjax.train.progress import EpochProgress
 from s2sjax.train.step import TrainState
-from s2sjax.train.workdir import Workdir
+from s2sjax.train.workdir import DIVERGED, Workdir
 
 RANGES = 5  # of source lengths that have their own BLEU, with about equally many sentences
 
@@ -132,11 +132,19 @@ class Observer:
     workdir: Workdir
     progress: EpochProgress
     since: float
+    lost: set[tuple[str, int]]  # replicas that have diverged
 
     def __call__(self, done: Epoch) -> None:
         now = time.monotonic()
         self.workdir.spent(now - self.since)
         self.since = now
+        lost = {self.group.replicas[n]: update for n, update in done.diverged.items()}
+        for arm, seed in sorted(lost.keys() - self.lost):
+            what = divergence(f"{arm} seed {seed}", lost[arm, seed])
+            self.progress.console.print(f"left out: {what}", soft_wrap=True)
+            at = float(lost[arm, seed])
+            self.workdir.append([record(arm, seed, "train", done.epoch, DIVERGED, at)])
+        self.lost |= lost.keys()
         if done.evaluation is None:
             self.progress.advance(done.epoch, None)
             return
@@ -151,7 +159,7 @@ class Observer:
         for (arm, seed), _, answers, split in replicas if from_files(group) else ():
             texts = texts_of(group.formatter(arm), answers, references(group, arm, "dev", split))
             records.append(record(arm, seed, "dev", done.epoch, "BLEU", texts.bleu()))
-        self.workdir.append(records)
+        self.workdir.append(r for r in records if (r["arm"], r["seed"]) not in lost)
         if done.epoch % train.show_every < train.eval_every or done.epoch == train.epochs:
             self.progress.show(self._answered(evaluation))
         self.progress.advance(done.epoch, self._scores(evaluation, records))

@@ -2,7 +2,7 @@
 
 A save is complete when the call returns, and atomic: a process killed while saving leaves the
 checkpoint before it as the latest. Each holds its number and a checksum, which show a renamed
-checkpoint and a flipped bit.
+checkpoint and a flipped bit. Several processes call these functions together, on a shared folder.
 """
 
 import gc
@@ -21,6 +21,7 @@ import jax
 import numpy as np
 
 from s2sjax.errors import MachineError, UserError
+from s2sjax.train.processes import leads
 
 T = TypeVar("T")
 
@@ -44,22 +45,14 @@ def save(directory: Path, number: int, state: object) -> None:
 
 
 def latest(directory: Path) -> int | None:
-    """Number of the last complete checkpoint, or None; raises UserError where it cannot be read."""
+    """Number of the last complete checkpoint, or None."""
     return next(iter(_numbers(directory)), None)
 
 
 def _numbers(directory: Path) -> list[int]:
-    """Numbers of the complete checkpoints, the last first."""
-    if not directory.is_dir():
-        return []
-    listed = _attempt(
-        directory,
-        lambda checkpointer: checkpointer.checkpoints,
-        f"the checkpoints in {directory} cannot be listed",
-        ": give rights, or choose another --workdir",
-        MachineError,
-    )
-    return sorted((one.step for one in listed), reverse=True)
+    """Numbers of the complete checkpoints, the last first; others have longer names."""
+    names = [path.name for path in directory.iterdir()] if directory.is_dir() else []
+    return sorted((int(name) for name in names if name.isdecimal()), reverse=True)
 
 
 def restore_last(directory: Path, like: T, *, set_aside: bool = False) -> T | None:
@@ -76,6 +69,8 @@ def restore_last(directory: Path, like: T, *, set_aside: bool = False) -> T | No
             damaged[number] = error
             continue
         for other, error in damaged.items():
+            if not leads():
+                continue
             print(f"warning: {error}; the one before it is used", file=sys.stderr)
             if set_aside:
                 name = f"{other}.damaged-{time.time():.0f}"
@@ -92,7 +87,7 @@ def restore(directory: Path, number: int, like: T) -> T:
 
     Raises UserError for a checkpoint that is damaged, or of another shape or number.
     """
-    place = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    place = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     abstract = jax.tree.map(
         lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place),
         {"state": like, "seal": _seal(0, ())},

@@ -75,7 +75,7 @@ def evaluate(
                 for s in splits
             ]
             weighted = [weights.astype(np.float32)] * replicas
-            arguments = (stack(part, programs.mesh) for part in (examples, weighted))
+            arguments = (stack(x, programs.mesh, batches=True) for x in (examples, weighted))
             counts, free, correct = fetch(program(params, *arguments), replicas)
             answers[:, own] = free.reshape(replicas, -1, limit)[:, : len(own)]
             right[:, own] = correct.reshape(replicas, -1)[:, : len(own)]

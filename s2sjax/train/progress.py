@@ -1,7 +1,10 @@
 """What a person at the terminal sees: a bar with time left, or plain lines where it is piped."""
 
+import resource
+import sys
 from collections.abc import Iterable, Sequence
 
+import jax
 from rich.console import Console, RenderableType
 from rich.progress import (
     BarColumn,
@@ -29,11 +32,11 @@ class _BarAboveScores(Progress):
 class EpochProgress:
     """Progress over epochs, a bar on a terminal, else lines; use it as a context manager."""
 
-    def __init__(self, console: Console, first: int, epochs: int):
-        """Show epochs `first` + 1 to `epochs`."""
+    def __init__(self, console: Console, first: int, epochs: int, updates: int | None = None):
+        """Show epochs `first` + 1 to `epochs`, of so many `updates` of all replicas."""
         self.console = console
         self._live = console.is_terminal and not console.is_dumb_terminal
-        self._epochs = epochs
+        self._epochs, self._updates = epochs, updates
         self._bar = _BarAboveScores(
             TextColumn("epoch"),
             MofNCompleteColumn(),
@@ -91,8 +94,15 @@ class EpochProgress:
     def _print(self, *parts: str | None) -> None:
         self._shown = self._last
         if not self._live:
-            line = "  ".join(filter(None, (*parts, self._left)))
+            line = "  ".join(filter(None, (*parts, self._speed(), self._left)))
             self.console.print(line, soft_wrap=True, highlight=False, markup=False)
+
+    def _speed(self) -> str:
+        """Updates a second, scoring included, and the peak of memory, for the log of a job."""
+        if not (self._measured and self._seconds and self._updates):
+            return ""
+        rate = self._updates * self._measured / self._seconds
+        return f"{rate:,.0f} updates/s, {peak_memory()}"
 
     def show(self, rows: Iterable[tuple[str, str, Sequence[tuple[str, str, bool]]]]) -> None:
         """Print answered questions: (question, gold answer, [(arm, its answer, right), ...])."""
@@ -102,6 +112,16 @@ class EpochProgress:
                 line.append(printable(f"  {arm} {answer} "))
                 line.append(RIGHT if right else WRONG, style="bold green" if right else "bold red")
             self.console.print(line, soft_wrap=True)
+
+
+def peak_memory() -> str:
+    """The peak of an accelerator's memory so far, else of the process."""
+    stats = jax.local_devices()[0].memory_stats() or {}
+    if peak := stats.get("peak_bytes_in_use"):
+        return f"{peak / 2**20:,.0f} MiB"
+    unit = 1 if sys.platform == "darwin" else 1024  # bytes of what getrusage counts in
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    return f"{peak / 2**20:,.0f} MiB"
 
 
 def duration(seconds: float) -> str:

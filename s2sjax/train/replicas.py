@@ -1,10 +1,13 @@
 """Replicas: the functions of a single run, lifted over a stack of runs and over devices.
 
-A stack of R runs is the single run's pytree with a leading axis of R. It is split over the devices
-of a one-dimensional mesh, which exchange nothing; copies of the first run fill it up so that each
-device has as many. On an accelerator the replicas of a device are one `jax.vmap`. On a CPU they run
-one after another inside the same program: the arrays of one replica fit in the cache, those of ten
-do not (``experiments/speed.py`` times both).
+A stack of R runs is the single run's pytree with a leading axis of R. The mesh of devices is
+replicas x data. The stack is split along its first axis, which exchanges nothing; copies of the
+first run fill it up so that each device has as many. Along its second axis, the rows of each batch
+are split: XLA adds up the gradients, so the last digits depend on how many devices share a batch.
+
+On an accelerator the replicas of a device are one `jax.vmap`. On a CPU they run one after another
+inside the same program: the arrays of one replica fit in the cache, those of ten do not
+(``experiments/speed.py`` times both).
 """
 
 import math
@@ -21,11 +24,14 @@ from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from s2sjax.errors import UserError
+from s2sjax.train.processes import everything, laid_out
 from s2sjax.train.step import Trainer
 
 T = TypeVar("T")
 
-AXIS = "replicas"
+REPLICAS, DATA = "replicas", "data"
+"""The axes of the mesh."""
+STACKED = P(REPLICAS)
 
 CPU_OPTIONS = {"xla_cpu_prefer_vector_width": "512"}
 """Instead of XLA's 256 bits: an update took 6 % less time on Zen 5. Last digits may differ."""
@@ -68,33 +74,52 @@ def use_all_cores() -> None:
         raise UserError(f"JAX cannot start the platform {asked} ({why}): {remedy}") from error
 
 
-def make_mesh(replicas: int) -> Mesh:
-    """A mesh of the devices that `replicas` runs need, at most one a device."""
-    turns = math.ceil(replicas / len(jax.devices()))
-    devices = math.ceil(replicas / turns)
+def make_mesh(replicas: int, devices_per_replica: int | None = None) -> Mesh:
+    """A mesh of the devices that `replicas` runs need: first one a run, then several.
+
+    None: as many a run as there are, but one on a CPU, where a replica is then the single run bit
+    for bit. Raises UserError where there are fewer devices than a run is to have.
+    """
+    devices = jax.devices()
+    share = devices_per_replica or 1
+    if share > len(devices):
+        raise UserError(f"--devices-per-replica {share}: there are {len(devices)} devices")
+    turns = math.ceil(replicas / (len(devices) // share))
+    rows = math.ceil(replicas / turns)
+    if devices_per_replica is None and devices[0].platform != "cpu":
+        share = len(devices) // rows
     return jax.make_mesh(
-        (devices,), (AXIS,), axis_types=(AxisType.Auto,), devices=jax.devices()[:devices]
+        (rows, share),
+        (REPLICAS, DATA),
+        axis_types=(AxisType.Auto, AxisType.Auto),
+        devices=devices[: rows * share],
     )
 
 
-def stack(trees: Sequence[T], mesh: Mesh) -> T:
-    """Equal pytrees of host arrays, a run each, as one stack over the mesh."""
-    return spread(jax.tree.map(lambda *leaves: np.stack(leaves), *trees), mesh)
+def stack(trees: Sequence[T], mesh: Mesh, *, batches: bool = False) -> T:
+    """Equal pytrees of host arrays, a run each, as one stack over the mesh: see `spread`."""
+    return spread(jax.tree.map(lambda *leaves: np.stack(leaves), *trees), mesh, batches=batches)
 
 
-def spread(tree: T, mesh: Mesh) -> T:
-    """A stack on the host over the mesh, filled up so that every device has as many runs."""
+def spread(tree: T, mesh: Mesh, *, batches: bool = False) -> T:
+    """A stack on the host over the mesh, filled up so that every device has as many runs.
+
+    Arrays of `batches`, [replicas, batches, rows, ...], are split by rows, too, where the devices
+    divide them; what is computed of them then is as well.
+    """
 
     def fill(leaf: Any) -> Any:
-        missing = -len(leaf) % mesh.devices.size
-        return np.concatenate([leaf, np.repeat(leaf[:1], missing, axis=0)]) if missing else leaf
+        missing = -len(leaf) % mesh.shape[REPLICAS]
+        full = np.concatenate([leaf, np.repeat(leaf[:1], missing, axis=0)]) if missing else leaf
+        shared = batches and full.shape[2] % mesh.shape[DATA] == 0
+        return laid_out(full, NamedSharding(mesh, P(REPLICAS, None, DATA) if shared else STACKED))
 
-    return jax.device_put(jax.tree.map(fill, tree), NamedSharding(mesh, P(AXIS)))
+    return jax.tree.map(fill, tree)
 
 
 def fetch(tree: T, replicas: int) -> T:
     """A stack on the host, without the copies that fill it up."""
-    return jax.tree.map(lambda leaf: leaf[:replicas], jax.device_get(tree))
+    return jax.tree.map(lambda leaf: leaf[:replicas], everything(tree))
 
 
 def lift(
@@ -113,6 +138,7 @@ def lift(
     cpu = mesh.devices.flat[0].platform == "cpu"
     if in_turns is None:
         in_turns = cpu
+    split = mesh.shape[DATA] > 1
 
     def local(*arguments):
         own = arguments[: len(arguments) - shared]
@@ -122,13 +148,18 @@ def lift(
         return jax.vmap(lambda *run: function(*run, *common))(*own)
 
     def mapped(*arguments):
-        specs = (P(AXIS),) * (len(arguments) - shared) + (P(),) * shared
-        return jax.shard_map(local, mesh=mesh, in_specs=specs, out_specs=P(AXIS), check_vma=False)(
-            *arguments
-        )
+        return jax.shard_map(
+            local,
+            mesh=mesh,
+            in_specs=(STACKED,) * (len(arguments) - shared) + (P(),) * shared,
+            out_specs=STACKED,
+            axis_names={REPLICAS} if split else {REPLICAS, DATA},  # XLA splits the rows
+            check_vma=False,
+        )(*arguments)
 
+    settings: Any = {"out_shardings": NamedSharding(mesh, STACKED)} if split else {}
     options = CPU_OPTIONS if cpu else None
-    return jax.jit(mapped, donate_argnums=donate, compiler_options=options)
+    return jax.jit(mapped, donate_argnums=donate, compiler_options=options, **settings)
 
 
 @dataclass(frozen=True)

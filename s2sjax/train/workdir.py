@@ -28,9 +28,12 @@ from s2sjax.errors import BusyError, UserError
 from s2sjax.files import PARTIAL, read_json, write_atomically, write_json
 from s2sjax.report.results import Record, checked
 from s2sjax.serial import differences
+from s2sjax.train.processes import leads
 from s2sjax.train.replicas import NUMERICS
 
 LOCK = ".lock"
+DIVERGED = "diverged"
+"""Metric of the record of a replica that has diverged; its value is the update."""
 ELSEWHERE = "choose another --workdir, or delete that folder"
 
 
@@ -113,6 +116,8 @@ class Workdir:
             self.clock_file.unlink(missing_ok=True)
             cohorts = []
         elif same != config and is_extension(same, config):
+            if jax.process_count() > 1:
+                raise UserError(f"{self.path}: add seeds and epochs in one process")
             cohorts = cohorts or [held["seeds"]]
             if config["seeds"] > held["seeds"]:
                 cohorts.append(config["seeds"] - held["seeds"])
@@ -126,7 +131,7 @@ class Workdir:
         elif held != config:
             write_json(self.config_file, {**config, "environment": began, "cohorts": cohorts})
         self.environment_changes = differences(began, now)
-        self.cohorts = tuple(cohorts)
+        self.cohorts: tuple[int, ...] = tuple(cohorts)
 
     def __enter__(self) -> "Workdir":
         return self
@@ -161,20 +166,8 @@ class Workdir:
         write_atomically(self.metrics_file, _lines([*self.records(), *records]))
 
     def records(self) -> list[Record]:
-        """Every record so far; a last line that a kill cut short is dropped."""
-        if not self.metrics_file.exists():
-            return []
-        text = self.metrics_file.read_text(encoding="utf-8", errors="replace")
-        found = []
-        for number, line in enumerate(text[: text.rfind("\n") + 1].splitlines(), start=1):
-            try:
-                found.append(checked(json.loads(line)))
-            except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
-                what = f"line {number} of {self.metrics_file} is damaged"
-                raise UserError(
-                    f"{what}: restore the file, or start in another --workdir"
-                ) from error
-        return found
+        """Every record so far."""
+        return read_records(self.metrics_file)
 
     def forget(self, replicas: set[tuple[str, int]], epoch: int, due: set[int]) -> None:
         """Drop what (arm, seed) `replicas` have after `epoch`, that of their checkpoint.
@@ -184,9 +177,12 @@ class Workdir:
         """
 
         def kept(r: Record) -> bool:
+            if (r["arm"], r["seed"]) not in replicas:
+                return True
+            if r["metric"] == DIVERGED:
+                return r["epoch"] <= epoch
             at_the_end = r["split"] != "dev" and r["metric"] != "epoch_loss"
-            before = r["epoch"] <= epoch and r["epoch"] in due
-            return (r["arm"], r["seed"]) not in replicas or (before and not at_the_end)
+            return r["epoch"] <= epoch and r["epoch"] in due and not at_the_end
 
         self.check()
         if self.metrics_file.exists():
@@ -204,6 +200,55 @@ class Workdir:
             return 0.0
         lines = self.clock_file.read_text(encoding="utf-8", errors="replace").split()
         return sum((float(s) for s in lines if re.fullmatch(r"[0-9]+\.[0-9]{3}", s)), 0.0)
+
+
+class _Elsewhere(Workdir):
+    """The workdir in processes other than the first one: nothing is read or written."""
+
+    def __init__(self, path: Path):
+        self.path, self.checkpoints = path, path / "checkpoints"
+        self.results_file = self.metrics_file = path / "of the first process"
+        self.environment_changes, self.cohorts = [], ()
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def check(self) -> None:
+        pass
+
+    def append(self, records: Iterable[Record]) -> None:
+        pass
+
+    append_at_once = append
+
+    def records(self) -> list[Record]:
+        return []
+
+    def forget(self, replicas: set[tuple[str, int]], epoch: int, due: set[int]) -> None:
+        pass
+
+    def spent(self, seconds: float) -> None:
+        pass
+
+
+def open_workdir(path: Path, *what: Any) -> Workdir:
+    """The `Workdir` of a run; of several processes, the first one has it."""
+    return Workdir(path, *what) if leads() else _Elsewhere(path)
+
+
+def read_records(path: Path) -> list[Record]:
+    """The records of a ``metrics.jsonl``; a last line that is not whole yet is dropped."""
+    if not path.exists():
+        return []
+    text = path.read_text(encoding="utf-8", errors="replace")
+    found = []
+    for number, line in enumerate(text[: text.rfind("\n") + 1].splitlines(), start=1):
+        try:
+            found.append(checked(json.loads(line)))
+        except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
+            what = f"line {number} of {path} is damaged"
+            raise UserError(f"{what}: restore the file, or start in another --workdir") from error
+    return found
 
 
 def _opened(path: Path) -> TextIO:
