@@ -19,7 +19,8 @@ from s2sjax.report.tables import (
     score,
     write_report,
 )
-from s2sjax.study.sweep import Sweep
+from s2sjax.serial import to_json
+from s2sjax.study.sweep import Sweep, changed, part_of
 from s2sjax.study.worker import states
 
 
@@ -53,7 +54,8 @@ def gather(sweep: Sweep) -> Collected:
                 why = f"{state.word}: {state.why}".removesuffix(": ")
                 found.holes.append(Hole(cell, str(error) if state.word == "done" else why))
                 continue
-            settings = {name: sweep.cells[cell].get(name) for name in names}
+            held = to_json(changed(sweep.run, sweep.cells[cell]))
+            settings = {name: part_of(held, name) for name in names}
             _add(found, {"cell": cell, **settings}, results, sweep.seeds)
     return found
 

@@ -80,7 +80,6 @@ class Claim:
             write_atomically(self._path, json.dumps(said))
 
     def __enter__(self) -> "Claim":
-        self.beat()
         threading.Thread(target=self._renew, daemon=True).start()
         return self
 

@@ -62,12 +62,13 @@ def grid_of(options: Sequence[str], run: Run) -> dict[str, Settings]:
     for chosen in product(*values.values()):
         settings = dict(zip(values, chosen, strict=True))
         held = to_json(changed(run, settings))
-        settings = {name: _part(held, name) for name in sorted(settings)}
+        settings = {name: part_of(held, name) for name in sorted(settings)}
         cells[name_of(settings)] = settings
     return cells
 
 
-def _part(values: Any, name: str) -> Any:
+def part_of(values: Any, name: str) -> Any:
+    """The value of a setting, in a run as nested dicts."""
     for part in name.split("."):
         values = values[part]
     return values
@@ -98,7 +99,7 @@ def changed(run: Run, settings: Settings) -> Run:
     values = to_json(run)
     for name, value in settings.items():
         place, _, last = name.rpartition(".")
-        _part(values, place)[last] = value
+        part_of(values, place)[last] = value
     try:
         return from_json(Run, values, "run")
     except UserError as error:
@@ -147,6 +148,10 @@ class Sweep:
         """Names of the jobs with a cell that is not finished."""
         there = self.finished()
         return [name for name, job in self.jobs.items() if not there.issuperset(job.cells)]
+
+    def is_finished(self, job: str) -> bool:
+        """Whether all cells of a job are finished."""
+        return all((self.cells_folder / cell).exists() for cell in self.jobs[job].cells)
 
     def log(self, job: str) -> str:
         """The log of a job, over all its attempts."""
@@ -202,7 +207,9 @@ def make_plan(
         remedy = "choose another --out, or repeat the first command"
         raise UserError(f"{folder} holds another sweep ({'; '.join(changes[:4])}): {remedy}")
     cells = grid_of(grid, sweep.run)
-    new = {name: sweep.ablation(cell) for name, cell in cells.items() if name not in sweep.cells}
+    known = {changed(sweep.run, cell) for cell in sweep.cells.values()}  # by whatever name
+    cells = {name: cell for name, cell in cells.items() if changed(sweep.run, cell) not in known}
+    new = {name: sweep.ablation(cell) for name, cell in cells.items()}
     _refuse_repeated(new)
     strange = {p.name for p in folder.iterdir()} - {LOCK, *FOLDERS} if folder.exists() else set()
     if not sweep.cells and any(not name.endswith(PARTIAL) for name in strange):

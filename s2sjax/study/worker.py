@@ -21,6 +21,7 @@ from s2sjax.train.progress import duration
 from s2sjax.train.stopping import SIGNALS
 
 WATCHED = 32  # jobs of others that a worker without work looks at in one go: many watch one folder
+TRIES = 4  # jobs that a worker tries to take before it lists the claims again
 LINE = 60.0  # seconds from one line about a job that runs to the next
 TAIL = 2**16  # bytes at the end of a file that are read to see how far a job is
 
@@ -44,6 +45,7 @@ class Worker:
         self.claims = Claims(sweep.claims_folder, sweep.lease)
         self.before = self.claims.attempts()  # those that failed may be made again
         self.tried: set[str] = set()
+        self.free: list[str] = []  # jobs that nobody had when the claims were last listed
         self.crowded = False  # whether another worker was faster once
         self.signal: int | None = None
         self.child: subprocess.Popen[bytes] | None = None
@@ -75,13 +77,15 @@ class Worker:
         """Take a job; where others have all that are left, wait for theirs."""
         told = False
         while self.signal is None:
-            attempts = self.claims.attempts()
-            left = [job for job in self.sweep.unfinished() if job not in self.tried]
-            if free := [job for job in left if job not in attempts]:
-                job = random.choice(free) if self.crowded else free[0]
+            for _ in range(min(len(self.free), TRIES)):
+                job = self.free.pop(random.randrange(len(self.free)) if self.crowded else 0)
                 if claim := self.claims.take(job, 0):
                     return claim
                 self.crowded = True  # others choose, too: go apart
+            attempts = self.claims.attempts()
+            left = [job for job in self.sweep.unfinished() if job not in self.tried]
+            self.free = [job for job in left if job not in attempts]
+            if self.free:
                 continue
             if not left:
                 return None
@@ -90,7 +94,10 @@ class Worker:
                     claim := self.claims.take(job, attempts[job])
                 ):
                     return claim
-            if not told and (others := len({*left} - self.tried)):
+            others = len({*left} - self.tried)
+            if not others:
+                return None
+            if not told:
                 self._say(f"other workers have the last {others} jobs; waiting for them to end")
                 told = True
             self._sleep(self.claims.lease / 8)
@@ -102,7 +109,8 @@ class Worker:
         if word == "failed" and number > self.before.get(job, 0):
             self.tried.add(job)
             return False
-        return word != "running" or self.claims.is_abandoned(job, number)
+        free = word != "running" or self.claims.is_abandoned(job, number)
+        return free and not self.sweep.is_finished(job)  # it may have ended since it was listed
 
     def _attempt(self, claim: Claim) -> None:
         """Run a job to its end in a process, whose signals come from this one alone."""
