@@ -225,7 +225,7 @@ def test_a_sweep_that_is_preempted_twice_ends_in_the_table_of_one_process(slurm,
     command = ["experiments/sweep.py", "reverse_vs_forward", "smoke", *SMALL]
     command += [word for setting in grid for word in ("--grid", setting)]
     command += [f"--seeds={SEEDS[0]}..{SEEDS[-1]}", f"--out={folder}", "--on=slurm"]
-    command += [f"--slurm=--mem=2G --cpus-per-task=1 --output={tmp_path}/slurm-%A-%a.out"]
+    command += ["--slurm=--mem=2G --cpus-per-task=1"]
 
     # Cells that differ in the learning rate share a job: three jobs, too many for one array.
     said = slurm(sys.executable, *command)
