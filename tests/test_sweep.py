@@ -177,6 +177,19 @@ def test_packed_is_alone_bit_for_bit(packed):
     assert load_results(sweep.cells_folder / next(iter(own)) / "results.json")["comparisons"]
 
 
+def test_a_cell_that_diverges_leaves_those_it_is_packed_with(packed, tmp_path, monkeypatch):
+    (cell, expected), *_ = packed[1].items()
+    monkeypatch.setattr(Optimiser, "__post_init__", lambda self: None)  # any rate
+    sweep = plan(tmp_path, "optim.learning_rate=1e-3,3e38")
+    (job,) = sweep.jobs
+    for attempt in (1, 2):
+        claim = take(sweep, job, attempt - 1)
+        with pytest.raises(UserError, match=r"=3e\+38: a loss or parameter of forward seed 100 is"):
+            run_job(sweep, claim, QUIET)
+    assert sweep.finished() == {cell}
+    assert found(sweep.cells_folder / cell) == expected
+
+
 def test_an_attempt_that_was_overtaken_writes_no_more_and_the_next_one_goes_on(
     packed, tmp_path, monkeypatch
 ):
