@@ -28,6 +28,8 @@ from s2sjax.train.saved import VOCABULARIES, write_vocabularies
 from s2sjax.train.trained import Trained, _spelled
 from s2sjax.train.workdir import Workdir
 
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
+
 KINDS = ["sums", "sentences"]
 TEXTS = ["w1 w2", "w3", "w0 w1 w2 w3 w4", "w5 somebody", "w2 w2 w2"]
 

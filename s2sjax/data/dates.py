@@ -178,7 +178,7 @@ class Dates:
         return self
 
     def pairs(self, key: jax.Array) -> dict[str, Pairs]:
-        drawn = leak_free(self._draw, lambda question: question[0], self.sizes, key)
+        drawn = leak_free(self._draw, lambda drawn: [day for day, _ in drawn], self.sizes, key)
         return {
             split: [(pattern.write(day), day.isoformat()) for day, pattern in rows]
             for split, rows in drawn.items()

@@ -74,11 +74,11 @@ class Toy:
         sizes = sampling.split_sizes(self)
         scarce = self.symbols**self.min_length < sum(sizes.values())
         draw = partial(self._strings, self.min_length, self.max_length)
-        drawn = sampling.leak_free(draw, str, sizes, key, pooled=scarce)
+        drawn = sampling.leak_free(draw, list, sizes, key, pooled=scarce)
         if self.longer:
             draw = partial(self._strings, self.max_length + 1, self.source_width)
             rng = sampling.shared_generator()
-            drawn["test"] += sampling.distinct(draw, str, self.test, rng, set())
+            drawn["test"] += sampling.distinct(draw, list, self.test, rng, set())
         return {split: [(s, self.answers(s)[0]) for s in rows] for split, rows in drawn.items()}
 
     def _strings(self, shortest: int, longest: int, rng: Generator, size: int) -> list[str]:
