@@ -5,7 +5,7 @@ WORKERS ?= 2
 
 UV     := .tools/bin/uv
 RUN    := $(VENV)/bin/python
-PYTEST := $(RUN) -m pytest -n $(WORKERS)
+PYTEST := $(RUN) -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 CODE   := s2sjax experiments tests
 
 export UV_PYTHON_DOWNLOADS := never

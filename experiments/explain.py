@@ -174,9 +174,9 @@ def edges(task: Addition, trained: Trained) -> list[Table]:
 
 def every_sum(task: Addition, trained: Trained, console: Console) -> list[Table]:
     """All sums, whether trained on or not."""
-    if not mistakes.can_ask_all(task):
-        return []
     pairs, trained_on = mistakes.all_sums(task), {}
+    if not pairs:
+        return []
     for arm, own in trained.arms.items():
         train = [pairs_of(own.task, seed)["train"] for seed in trained.seeds]
         trained_on[arm] = np.stack([mistakes.which_sums(pairs, [*of_seed]) for of_seed in train])
@@ -232,7 +232,7 @@ def depends_on(run: Finished, console: Console, most: int) -> list[Section]:
     """The inputs that each output depends on, from the first weights to the last."""
     trained, seed = run.trained, run.trained.seeds[0]
     alone = {arm: Group({arm: own}, 1, seed) for arm, own in trained.arms.items()}
-    arms = [arm for arm, group in alone.items() if gradients.can_probe(group, arm)][:most]
+    arms = [arm for arm, group in alone.items() if gradients.questions_of(group, arm)][:most]
     probed: dict[str, gradients.Gradients] = {}
     for stack in trained.only(arms).stacks:
         group = Group(stack.runs, 1, seed)

@@ -12,6 +12,7 @@ and does what is missing or has failed; more values add cells.
     --on files    the same, as one of many workers: start the command as often as you like, on every
                   machine that shares the folder; the job of a worker that dies returns
     --on slurm    submit the jobs as arrays; --slurm "--partition=main --time=10:00" goes to sbatch
+    --on kubernetes    list the jobs for experiments/jobs/kubernetes-sweep.yaml
 
     python experiments/sweep.py status FOLDER      how far every job is, and its last line
     python experiments/sweep.py collect FOLDER     scores.csv, comparisons.csv, report.md
@@ -41,6 +42,7 @@ from rich.console import Console
 
 from s2sjax.cli import make_console, parse
 from s2sjax.errors import BusyError, Interrupted, UserError
+from s2sjax.files import write_atomically
 from s2sjax.study.cells import run_job
 from s2sjax.study.collect import collect
 from s2sjax.study.experiment import Experiment, Study
@@ -65,7 +67,7 @@ class Command:
     """NAME=VALUE,VALUE such as model.hidden_size=64,128; once for every setting that changes."""
     seeds: str | None = None
     """FIRST..LAST, such as 100..119, of every arm; None: those of the preset."""
-    on: Literal["local", "files", "slurm"] = "local"  # Where the jobs run
+    on: Literal["local", "files", "slurm", "kubernetes"] = "local"  # Where the jobs run
     out: Path | None = None  # Folder of the sweep; None: runs/sweeps/EXPERIMENT/PRESET
     pack: int = 8  # Most cells that one job trains together; 1: each alone
     lease: float = LEASE  # Seconds after which the job of a worker that gives no sign is taken over
@@ -135,6 +137,11 @@ def _sweep(name: str, words: Sequence[str], console: Console) -> None:
     if asked.on == "slurm":
         for line in submit(sweep, HERE / "sweep.py", asked.slurm.split()):
             console.print(line, soft_wrap=True)
+        return
+    if asked.on == "kubernetes":
+        listed = folder / "kubernetes.txt"  # it only grows: pods find their jobs by line
+        write_atomically(listed, "".join(f"{job}\n" for job in sweep.jobs))
+        console.print(f"{listed}: completions: {len(sweep.jobs)}", soft_wrap=True)
         return
     code = Worker(sweep, WORK, console).run()
     _collect(sweep, console)

@@ -28,36 +28,28 @@ class Text:
     """Order of the source's symbols. digits_reversed: the digits of each operand are reversed;
     operands_swapped: the last operand comes first; doubled: the source comes twice. The arms of an
     experiment set it, so it is no option of the command line."""
-    target_order: Literal["forward", "reversed"] = "forward"
-    """Order of the target's symbols: reversed writes the last one first."""
+    target_order: Literal["forward", "reversed"] = "forward"  # reversed: the last symbol first
     source_justify: Justify | None = None
     """right: spaces on the left fill sources to full width; left: spaces on the right. Such a space
     is an ordinary character. None: padding fills rows, and the encoder never reads it."""
-    target_justify: Justify | None = None
-    """The same for targets; spaces are predicted and scored, padding is not."""
+    target_justify: Justify | None = None  # The same for targets; these spaces are scored
     justify_when: Literal["before", "after"] = "before"
     """before: justify, then reorder, so that spaces move too (the notebook, Keras, Saitoh). after:
     reorder, then justify, so that spaces stay on their side."""
-    mask_spaces: bool = False
-    """The encoder skips the spaces of justified sources, as it skips padding."""
+    mask_spaces: bool = False  # The encoder skips the spaces of justified sources
     lag: int = 0  # Spaces between the source and its end: steps without information
     source_eos: bool = True  # End the source with the end-of-sequence symbol, after any reversal
-    target_eos: bool = True
-    """End the target with the end-of-sequence symbol; False: every target has full width."""
+    target_eos: bool = True  # End the target with that symbol; False: all targets have full width
     start: Literal["bos", "first_target", "nothing"] = "bos"
     """What the decoder reads first. bos: the begin symbol. first_target: the answer's first symbol,
     which is never predicted. nothing: it reads no symbols (Model.decoder repeat)."""
     cut: Literal["punctuation", "whitespace"] = "punctuation"
     """Where words are cut: around every punctuation mark as well, or at whitespace only."""
-    lower_case: bool = True
-    """Read the capitals of words as small letters; other units keep letter case."""
-    min_count: int = 1
-    """A symbol that occurs less often in training is unknown (a pair of subwords: not merged)."""
-    source_size: int = 10_000
-    """Most symbols of a source vocabulary made from training pairs, the special ones included."""
+    lower_case: bool = True  # Read the capitals of words as small letters
+    min_count: int = 1  # A symbol that occurs less often in training is unknown
+    source_size: int = 10_000  # Most symbols of a source vocabulary made from training pairs
     target_size: int = 10_000  # The same of the target's
-    max_length: int = 80
-    """Most symbols of either side of a pair from a file; longer pairs are left out."""
+    max_length: int = 80  # Most symbols of a side of a pair from a file; longer ones are left out
 
     def __post_init__(self) -> None:
         check_range(0, self, "lag", most=1_000)
@@ -88,8 +80,7 @@ class Text:
 class Model:
     """The encoder-decoder: recurrent layers -> state -> recurrent layers -> softmax."""
 
-    cell: str = "lstm"
-    """The recurrence: lstm, gru, rnn, or a `Cell` of your own by its name, as my_module.MY_CELL."""
+    cell: str = "lstm"  # lstm, gru, rnn, or a `Cell` of your own, such as my_module.MY_CELL
     hidden_size: int = 128  # Units of every layer
     encoder_layers: int = 1  # Recurrent layers of the encoder
     decoder_layers: int = 1  # Recurrent layers of the decoder
@@ -97,8 +88,7 @@ class Model:
     """state: starts from the encoder's last state and reads the symbols written so far (Sutskever
     et al.). repeat: starts from zero and reads only the encoder's last output, at every step
     (Keras' RepeatVector)."""
-    peeky: bool = False
-    """The encoder's last output goes to every decoder step and to the output layer (Saitoh)."""
+    peeky: bool = False  # Every decoder step and the output layer read the encoder's last output
     decoder_init: Literal["carry", "hidden", "learned", "zero"] = "carry"
     """The initial carries of a state decoder. carry: the encoder's last ones. hidden: the same with
     an LSTM's cell state c zero (Saitoh). learned: h of every layer is tanh of an affine map of the
@@ -106,8 +96,7 @@ class Model:
     directions: Literal[1, 2] = 1
     """2: the encoder also reads from the last symbol to the first; each direction has half of the
     units (Schuster & Paliwal, 1997)."""
-    attention: Attention | None = None
-    """The score that compares decoder states with the encoder's outputs. None: no attention."""
+    attention: Attention | None = None  # The score of the encoder's outputs; None: no attention
     attend: Literal["after", "feeding", "before"] = "after"
     """When a step attends. after: the step's new state is the query (Luong et al.). feeding: the
     same, and the next step reads the readout (Luong et al., section 3.3). before: the top layer's
@@ -119,10 +108,8 @@ class Model:
     recurrent_dropout: float = 0.0
     """The same for the hidden state in the recurrent product, with one draw for all steps of a
     sequence (variational dropout; Gal & Ghahramani, 2016)."""
-    init: Initialiser = "keras"
-    """Initial weights as that library (or author) draws them, forget bias included."""
-    precision: Precision = "float32"
-    """Of the factors of matrix products; sums, carries and parameters are float32."""
+    init: Initialiser = "keras"  # Initial weights and biases as that library or author draws them
+    precision: Precision = "float32"  # Of the factors of matrix products; all else is float32
     unroll: int = 1  # Time steps per iteration of the compiled loop
 
     def __post_init__(self) -> None:
@@ -155,8 +142,7 @@ class Optimiser:
     epsilon: float = 1e-7
     """Added to the root of the bias-corrected second moment (Keras adds its 1e-7 before the
     correction)."""
-    clip: float | None = None
-    """Largest global norm of a gradient; longer ones are scaled down (Pascanu et al., 2013)."""
+    clip: float | None = None  # Largest global norm of a gradient (Pascanu et al., 2013)
     schedule: Literal["constant", "cosine", "inverse_sqrt", "halving"] = "constant"
     """How the step size changes. cosine: falls to 0 along half a wave (Loshchilov & Hutter, 2017).
     inverse_sqrt: after `warmup`, falls with the root of the updates (Vaswani et al., 2017).
@@ -182,20 +168,15 @@ class Training:
     tokens_per_batch: int | None = None
     """Most positions of a batch; source, target and padding count. Rows of similar lengths then
     share batches (length buckets). None: all rows are padded to one width."""
-    buckets: int = 6
-    """Most shapes of batches with `tokens_per_batch`: more shapes need less padding, but each is
-    compiled."""
-    eval_every: int = 5
-    """Epochs from one evaluation on dev to the next; the last epoch is always evaluated."""
-    checkpoint_every: int = 10
-    """Epochs from one checkpoint to the next; the last epoch is always saved."""
+    buckets: int = 6  # Most shapes of batches with `tokens_per_batch`; each is compiled
+    eval_every: int = 5  # Epochs from one evaluation on dev to the next; the last has one, too
+    checkpoint_every: int = 10  # Epochs from one checkpoint to the next; the last has one, too
     show_every: int = 25  # Epochs from one display of answered dev questions to the next
     shown: int = 5  # Questions of a display
     teacher_forcing: float = 1.0
     """Chance, drawn for every token, that the decoder reads the gold symbol; else it reads a draw
     from its own softmax (scheduled sampling, Bengio et al., 2015). 0 trains free-running."""
-    teacher_forcing_end: float | None = None
-    """That chance at the last update; it changes linearly. None: it is constant."""
+    teacher_forcing_end: float | None = None  # That chance at the last update; linear in between
     label_smoothing: float = 0.0
     """Share of the target's probability spread evenly over the vocabulary (Szegedy et al., 2016).
     It is part of the loss while training (`epoch_loss`), not of the losses of scored splits."""

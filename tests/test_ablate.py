@@ -13,6 +13,7 @@ from typing import ClassVar
 
 import numpy as np
 import pytest
+from conftest import UNOPTIMISED
 
 import s2sjax
 from s2sjax import Addition, Model, Outcome, Run, Task, Training, UserError, ablate
@@ -20,6 +21,8 @@ from s2sjax.model.cells import CELLS, Cell
 from s2sjax.serial import to_json
 from s2sjax.train.metrics import EXACT_MATCH
 from s2sjax.train.run import make_trainer
+
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -88,8 +91,9 @@ study = ablate("?", {"one": run}, seeds=1, workdir="run", progress=False)
 print(study.trained.answer(["abcda"])["one"][0][0][0].score <= 0)
 print([*study.trained.stacks[0].params["encoder"]["cell"]])
 """
-    command, paths = [sys.executable, "-c", code], os.environ | {"PYTHONPATH": str(tmp_path)}
-    ran = subprocess.run(command, cwd=tmp_path, env=paths, capture_output=True, text=True)
+    own = os.environ | {"PYTHONPATH": str(tmp_path), "XLA_FLAGS": UNOPTIMISED}
+    command = [sys.executable, "-c", code]
+    ran = subprocess.run(command, cwd=tmp_path, env=own, capture_output=True, text=True)
     assert ran.returncode == 0, ran.stderr
     right, names = ran.stdout.splitlines()
     assert right == "True"

@@ -18,6 +18,8 @@ from s2sjax.train.run import Run
 from s2sjax.train.trained import Trained
 from s2sjax.train.workdir import Workdir
 
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
+
 WORDS = Text(source_unit="words", target_unit="words")
 TINY = {"model": Model(hidden_size=8, embed_dim=4), "train": Training(epochs=1, eval_every=1)}
 

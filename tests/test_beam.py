@@ -348,7 +348,7 @@ def test_the_penalty_is_that_of_the_paper():
 
 VOCAB, TIME = 7, 6
 PLAIN = Model(hidden_size=8)
-ATTENTIVE = Model(hidden_size=8, attention="general", attend="feeding")
+ATTENTIVE = Model(hidden_size=8, attention="general", attend="before")
 each_model = pytest.mark.parametrize("config", [PLAIN, ATTENTIVE], ids=["plain", "attentive"])
 
 
@@ -451,12 +451,11 @@ def test_an_answer_depends_on_neither_its_batch_nor_its_padding(config):
         assert not part.collected[..., TIME:].any()
 
 
-@pytest.mark.parametrize("platform", ["cuda", "tpu"])
-def test_the_search_lowers_for_accelerators(platform):
+def test_the_search_lowers_for_accelerators():
     result = results(ATTENTIVE)
     search = jax.jit(partial(result.search, Beam(4, 0.6)))
-    exported = jax.export.export(search, platforms=[platform])(result.params, SOURCE)
-    assert exported.platforms == (platform,)
+    exported = jax.export.export(search, platforms=["cuda", "tpu"])(result.params, SOURCE)
+    assert exported.platforms == ("cuda", "tpu")
     assert [x.shape for x in exported.out_avals] == [
         (BATCH, 4, LENGTH),
         (BATCH, 4, LENGTH),

@@ -118,7 +118,7 @@ IMPOSSIBLE = [
     ),
     (
         lambda: Toy(min_length=4, max_length=3),
-        "Toy.max_length must be at least Toy.min_length = 4, not 3",
+        "Toy.max_length must be at least 4, not 3",
     ),
     (
         lambda: Text(mask_spaces=True, target_justify="right"),

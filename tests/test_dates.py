@@ -221,10 +221,7 @@ def test_lists_are_names_each_once(listed):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        (
-            {"first_year": 2001, "last_year": 2000},
-            "last_year must be at least Dates.first_year = 2",
-        ),
+        ({"first_year": 2001, "last_year": 2000}, "last_year must be at least 2001, not 2000"),
         ({"first_year": 999}, "first_year must be at least 1000, not 999"),
         ({"last_year": 10_000}, "last_year must be at most 9,999, not 10000"),
         ({"dev": 0}, "dev must be at least 1, not 0"),

@@ -29,8 +29,8 @@ def noise_of(config: Model, key=KEY) -> DropoutNoise:
 
 def test_without_a_key_or_a_rate_nothing_is_dropped():
     x = jnp.ones((2, 3))
-    assert dropout(x, "dropout", None) is x
-    assert dropout(x, "dropout", DropoutNoise(KEY, Rates(recurrent_dropout=0.5))) is x
+    assert dropout(x, None) is x
+    assert dropout(x, DropoutNoise(KEY, Rates(recurrent_dropout=0.5))) is x
     assert fold_in(None, 3) is None
     assert dropout_mask(None, "dropout", (2,)) is None
     assert Rates.of(Model()) == Rates()
@@ -38,11 +38,9 @@ def test_without_a_key_or_a_rate_nothing_is_dropped():
 
 def test_a_share_is_dropped_and_the_mean_stays():
     """Whether the rate is known while compiling or not."""
-    drop = jax.jit(
-        lambda rate: dropout(jnp.ones(20_000), "dropout", DropoutNoise(KEY, Rates(rate)))
-    )
+    drop = jax.jit(lambda rate: dropout(jnp.ones(20_000), DropoutNoise(KEY, Rates(rate))))
     x = drop(jnp.float32(0.3))
-    np.testing.assert_array_equal(x, dropout(x**0, "dropout", noise_of(Model(dropout=0.3))))
+    np.testing.assert_array_equal(x, dropout(x**0, noise_of(Model(dropout=0.3))))
     np.testing.assert_allclose(jnp.unique(x), [0, 1 / 0.7], rtol=1e-6)
     assert abs(x.mean() - 1) < 0.02
 

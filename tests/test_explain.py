@@ -22,6 +22,8 @@ from s2sjax.train.run import Run
 from s2sjax.train.trained import Trained
 from s2sjax.train.workdir import Workdir
 
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
+
 RUN = Run(
     Addition(digits=1, train=30, dev=8, test=12),
     model=Model(hidden_size=16),

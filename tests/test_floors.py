@@ -6,10 +6,9 @@ from collections import Counter, defaultdict
 from dataclasses import replace
 
 import jax
-import numpy as np
 import pytest
 
-from s2sjax.analysis.floors import Floor, Knows, enumerable, floor, nothing, prior, top_digits
+from s2sjax.analysis.floors import enumerable, floor, prior
 from s2sjax.config import Justify, Text
 from s2sjax.data.tasks import Addition, Pairs
 from s2sjax.errors import UserError
@@ -29,48 +28,31 @@ SAITOH = justified("left", source_eos=False, target_eos=False)
 KERAS = replace(SAITOH, start="nothing")
 
 
-def operand_a(terms: np.ndarray) -> np.ndarray:
-    return terms[:, 0]
-
-
-def bottom_digits(count: int) -> Knows:
-    def knows(terms: np.ndarray) -> np.ndarray:
-        return terms[:, 0] % 10**count * 1_000 + terms[:, 1] % 10**count
-
-    return knows
-
-
 # --- the published table: teacher-forced, the first character given, justified --------------------
 
-TABLE = [  # knows (given the number of digits), D=2 accuracy, D=3 by position, D=3 accuracy
-    ("nothing", lambda _: nothing, "43.30", ".1900 .1090 .1009", "35.00"),
-    ("operand a only", lambda _: operand_a, "43.30", ".1900 .1090 .1009", "35.00"),
-    ("top digit", lambda d: top_digits(1, d), "59.50", ".5545 .1900 .1090", "46.34"),
-    ("units digit", lambda _: bottom_digits(1), "73.00", ".1900 .1090 1.0", "57.47"),
-    ("top two digits", lambda d: top_digits(2, d), "100", ".9595 .5950 .1900", "68.61"),
-    ("bottom two digits", lambda _: bottom_digits(2), "100", ".1900 1.0 1.0", "79.75"),
+TABLE = [  # top digits known, accuracy of two and of three digits
+    (0, "43.30", "35.00"),
+    (1, "59.50", "46.34"),
+    (2, "100", "68.61"),
 ]
 
 
 def as_printed(text: str):
     """What rounds to these digits, up or down from the middle: 57.47 stands for 57.475."""
-    unit = 10.0 ** -len(text.partition(".")[2]) if text not in ("100", "1.0") else 0.0
+    unit = 10.0 ** -len(text.partition(".")[2]) if text != "100" else 0.0
     return pytest.approx(float(text), rel=0, abs=unit / 2 + 1e-12)
 
 
-@pytest.mark.parametrize("row", TABLE, ids=[row[0] for row in TABLE])
-def test_the_published_floors_of_two_and_three_digits(row):
-    _, knows, two, positions, three = row
-    assert 100 * floor(TWO, knows(2), NOTEBOOK).all == as_printed(two)
-    found = floor(THREE, knows(3), NOTEBOOK)
-    assert list(found.by_position) == [as_printed(text) for text in positions.split()]
-    assert 100 * found.all == as_printed(three)
+@pytest.mark.parametrize(("known", "two", "three"), TABLE)
+def test_the_published_floors_of_two_and_three_digits(known, two, three):
+    assert 100 * floor(TWO, known, NOTEBOOK).all == as_printed(two)
+    assert 100 * floor(THREE, known, NOTEBOOK).all == as_printed(three)
 
 
 def test_the_published_loss_floors():
-    assert floor(TWO, nothing, NOTEBOOK).loss == as_printed("1.471")
-    assert floor(THREE, nothing, NOTEBOOK).loss == as_printed("1.679")
-    assert floor(THREE, top_digits(2, 3), NOTEBOOK).loss == as_printed("0.697")
+    assert floor(TWO, 0, NOTEBOOK).loss == as_printed("1.471")
+    assert floor(THREE, 0, NOTEBOOK).loss == as_printed("1.679")
+    assert floor(THREE, 2, NOTEBOOK).loss == as_printed("0.697")
 
 
 # --- plain loops -----------------------------------------------------------------------------
@@ -114,20 +96,11 @@ def by_hand(
             nats -= n * math.log(likely[answer[p]])
     positions = sorted(p for p, end in scored if not end)
     return [
-        *(right[p, False] / scored[p, False] for p in positions),
         right.total() / scored.total(),
         sum(right[p, False] for p in positions) / sum(scored[p, False] for p in positions),
         exact / len(test),
         nats / scored.total(),
     ]
-
-
-def numbers(found: Floor) -> list[float]:
-    return [*found.by_position, found.all, found.content, found.exact_match, found.loss]
-
-
-def parity(terms: np.ndarray) -> np.ndarray:
-    return terms.sum(axis=1) % 2
 
 
 STARTS = ("bos", "first_target", "nothing")
@@ -145,21 +118,20 @@ TEXTS = [
 
 
 @pytest.mark.parametrize("operator", ["+", "-"])
-@pytest.mark.parametrize("knows", [nothing, operand_a, parity, top_digits(1, 1)])
-@pytest.mark.parametrize("terms", [2, 3])
-def test_every_field_is_what_plain_loops_find(operator, knows, terms):
-    config = Addition(digits=1, terms=terms, operator=operator, splits="independent")
-    operands = list(itertools.product(range(10), repeat=terms))
+@pytest.mark.parametrize(("digits", "terms", "known"), [(1, 2, 0), (1, 2, 1), (1, 3, 0), (2, 2, 1)])
+def test_every_field_is_what_plain_loops_find(operator, digits, terms, known):
+    config = Addition(digits, terms=terms, operator=operator, splits="independent")
+    operands = list(itertools.product(range(10**digits), repeat=terms))
     signs = [1] + [1 if operator == "+" else -1] * (terms - 1)
     answers = [str(sum(s * n for s, n in zip(signs, own, strict=True))) for own in operands]
-    known = knows(np.array(operands)).tolist()
-    for text in TEXTS[:: 1 if terms == 2 else 11]:
+    tops = [tuple(n // 10 ** (digits - known) for n in own) for own in operands]
+    for text in TEXTS[:: 1 if len(operands) == 100 else 11]:
         rows = [laid_out(answer, max(map(len, answers)), text) for answer in answers]
-        every, teacher_forced = [*zip(known, rows, strict=True)], text.start != "nothing"
+        every, teacher_forced = [*zip(tops, rows, strict=True)], text.start != "nothing"
         expected = by_hand(
             text, config.characters + "\n", every, every, teacher_forced=teacher_forced
         )
-        assert numbers(floor(config, knows, text)) == pytest.approx(expected), text
+        assert list(floor(config, known, text)) == pytest.approx(expected), text
 
 
 # --- what must hold --------------------------------------------------------------------------
@@ -168,51 +140,29 @@ def test_every_field_is_what_plain_loops_find(operator, knows, terms):
 @pytest.mark.parametrize("text", [Text(), NOTEBOOK, SAITOH, KERAS], ids=str)
 def test_knowing_more_never_scores_less_and_everything_is_always_right(text):
     for config in (TWO, replace(TWO, operator="-")):
-        known = (nothing, top_digits(1, 2), top_digits(2, 2))
-        floors = [floor(config, knows, text) for knows in known]
+        floors = [floor(config, known, text) for known in (0, 1, 2)]
         for less, more in itertools.pairwise(floors):
             assert less.all < more.all or text == NOTEBOOK
             assert less.exact_match < more.exact_match or text == NOTEBOOK
             assert less.loss > more.loss
         best = floors[-1]
-        assert best.by_position == (1,) * (2 if text == NOTEBOOK else 3)
-        assert (best.all, best.content, best.exact_match, best.loss) == (1, 1, 1, 0)
+        assert best == (1, 1, 1, 0)
 
 
 def test_a_constant_end_symbol_is_right_and_costs_nothing():
-    with_end = floor(TWO, nothing, NOTEBOOK)
-    without = floor(TWO, nothing, replace(NOTEBOOK, target_eos=False))
-    assert with_end.by_position == without.by_position
+    with_end = floor(TWO, 0, NOTEBOOK)
+    without = floor(TWO, 0, replace(NOTEBOOK, target_eos=False))
     assert with_end.content == without.content == without.all
-    assert without.all == pytest.approx(np.mean(without.by_position))
     assert with_end.all == pytest.approx((2 * without.all + 1) / 3)
     assert with_end.loss == pytest.approx(2 * without.loss / 3)
     assert with_end.exact_match == without.exact_match
-
-
-def test_of_a_reversed_answer_the_units_are_written_first_and_are_known_from_the_units():
-    backwards = justified("right", target_order="reversed")
-    found = floor(TWO, bottom_digits(1), backwards)
-    assert found.by_position[0] == 1
-    assert found.exact_match == floor(TWO, bottom_digits(1), justified("right")).exact_match
-    assert floor(TWO, nothing, backwards).by_position[0] == pytest.approx(0.1)
-    found = floor(THREE, bottom_digits(2), backwards)
-    assert found.by_position[0] == 1
-    assert 1 - 1e-4 < found.by_position[1] < 1  # 3 + 4 is 7, but 103 + 4 is 107
 
 
 def test_how_questions_are_written_does_not_matter():
     for text in (NOTEBOOK, KERAS):
         settings = {"source_order": "reversed", "mask_spaces": True, "lag": 2}
         other = replace(text, source_eos=not text.source_eos, **settings)
-        assert floor(TWO, nothing, other) == floor(TWO, nothing, text)
-
-
-def test_top_digits_tells_operands_apart_by_their_leading_digits_alone():
-    operands = np.array([[123, 456], [129, 450], [133, 456], [123, 466], [456, 123]])
-    same = top_digits(2, 3)(operands)
-    assert same[0] == same[1]
-    assert len(set(same.tolist())) == 4
+        assert floor(TWO, 0, other) == floor(TWO, 0, text)
 
 
 @pytest.mark.parametrize(
@@ -223,7 +173,7 @@ def test_what_cannot_be_enumerated_is_refused(settings):
     config = Addition(**settings)
     assert not enumerable(config)
     with pytest.raises(UserError, match="questions cannot be enumerated: too many, or not equally"):
-        floor(config, nothing, NOTEBOOK)
+        floor(config, 0, NOTEBOOK)
     assert enumerable(Addition(digits=3))
     assert enumerable(Addition(digits=2, terms=3))
 
@@ -245,11 +195,9 @@ def test_a_prior_is_what_plain_loops_find(operator):
             for name in ("train", "test")
         )
         symbols = task.characters + "\n" * text.target_eos
-        for teacher_forced, scores in enumerate(prior(task, text, split["train"], split["test"])):
-            expected = by_hand(
-                text, symbols, train, test, teacher_forced=bool(teacher_forced), added=1
-            )
-            assert numbers(scores) == pytest.approx(expected), text
+        expected = by_hand(text, symbols, train, test, teacher_forced=False, added=1)
+        scores = prior(task, text, split["train"], split["test"])
+        assert list(scores) == pytest.approx(expected), text
 
 
 @pytest.mark.parametrize("operator", ["+", "-"])
@@ -257,34 +205,26 @@ def test_the_prior_of_every_question_is_its_floor(operator):
     config = replace(TWO, operator=operator)
     sign = 1 if operator == "+" else -1
     every = pairs([str(a + sign * b) for a in range(100) for b in range(100)])
-    for text in (t for t in TEXTS[::4] if t.start == "bos"):
-        free_running, teacher_forced = prior(config, text, every, every)
-        for scores, of in (teacher_forced, text), (free_running, replace(text, start="nothing")):
-            best = floor(config, nothing, of)
-            assert scores.all == pytest.approx(best.all)
-            assert scores.exact_match == best.exact_match
-            assert scores.loss == pytest.approx(best.loss, rel=0.01)
+    for text in (t for t in TEXTS[::4] if t.start == "nothing"):
+        scores, best = prior(config, text, every, every), floor(config, 0, text)
+        assert scores.all == pytest.approx(best.all)
+        assert scores.exact_match == best.exact_match
+        assert scores.loss == pytest.approx(best.loss, rel=0.01)
 
 
 def test_a_prior_to_the_letter():
     # Keras' layout: width 3, filled on the right, no end
     train, test = pairs(["10", "10", "12", "5", "150"]), pairs(["10", "15", "7"])
-    free_running, teacher_forced = prior(SMALL, KERAS, train, test)
-    assert free_running.by_position == (2 / 3, 1 / 3, 1)  # '1', '0', ' '
-    assert teacher_forced.by_position == (
-        2 / 3,
-        1 / 3,
-        2 / 3,
-    )  # after the new '7' the same; after '15': '0'
-    assert free_running.exact_match == teacher_forced.exact_match == 1 / 3  # '10'
-    assert free_running.all == free_running.content == pytest.approx(6 / 9)
+    scores = prior(SMALL, KERAS, train, test)
+    assert scores.exact_match == 1 / 3  # '10'
+    assert scores.all == scores.content == pytest.approx(6 / 9)  # '1' twice, '0' once, ' ' thrice
 
 
 @pytest.mark.parametrize("text", TEXTS[::5], ids=str)
 def test_a_prior_takes_what_it_has_never_seen_and_knows_what_it_has(text):
-    for scores in prior(SMALL, text, pairs(["5"]), pairs(["198", "73"])):
-        assert scores.exact_match == 0
-        assert 0 < scores.loss < math.inf
-    for scores in prior(SMALL, text, pairs(["73"] * 1_000), pairs(["73"])):
-        assert (scores.all, scores.content, scores.exact_match) == (1, 1, 1)
-        assert scores.loss < 0.01
+    scores = prior(SMALL, text, pairs(["5"]), pairs(["198", "73"]))
+    assert scores.exact_match == 0
+    assert 0 < scores.loss < math.inf
+    scores = prior(SMALL, text, pairs(["73"] * 1_000), pairs(["73"]))
+    assert (scores.all, scores.content, scores.exact_match) == (1, 1, 1)
+    assert scores.loss < 0.01

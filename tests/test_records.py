@@ -21,6 +21,8 @@ from s2sjax.train.metrics import EXACT_MATCH, Count
 from s2sjax.train.run import Run
 from s2sjax.train.workdir import Workdir
 
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
+
 METRICS = ("BLEU", "chrF", "perplexity", "symbol_error_rate", EXACT_MATCH)
 WORDS = {"ein": "a", "Hund": "dog", "und": "and", "Katze": "cat", "laufen": "run", "heute": "today"}
 

@@ -211,9 +211,8 @@ def test_replicas_are_laid_out_evenly_and_filled_up_where_the_devices_do_not_sha
     np.testing.assert_array_equal(replicas.fetch(doubled, runs)[:, 0], 2 * np.arange(runs))
 
 
-@pytest.mark.parametrize("platform", ["cuda", "tpu"])
 @pytest.mark.parametrize("make", [lambda: SUMS, lambda: SAMPLED, sentences], ids=["a", "b", "c"])
-def test_programs_that_train_and_score_lower_for_accelerators(make, platform):
+def test_programs_that_train_and_score_lower_for_accelerators(make):
     group = Group(arms(make()), 1, 0)
     runs = group.stack()
     trainer, mesh = group.programs.trainer, group.programs.mesh
@@ -225,18 +224,18 @@ def test_programs_that_train_and_score_lower_for_accelerators(make, platform):
 
     def exported(function, *given, shared=0):
         lifted = replicas.lift(function, mesh, shared=shared, in_turns=False)  # as there
-        return jax.export.export(lifted, platforms=[platform])(*shapes(given))
+        found = jax.export.export(lifted, platforms=["cuda", "tpu"])(*shapes(given))
+        assert found.platforms == ("cuda", "tpu")
+        assert found.nr_devices == 2
+        return found
 
     chunk = partial(trainer.train_chunk, widths=widths)
     trained = exported(chunk, state, losses, *others, number, number, shared=2)
-    assert trained.platforms == (platform,)
-    assert trained.nr_devices == 2
     assert len(trained.out_avals) == len(jax.tree.leaves(state)) + 2
     batches = jax.tree.map(lambda x: jnp.zeros((2, 1, 4, x), jnp.int32), widths)
     batches = type(others[0])(*batches)
     evaluate = partial(trainer.evaluate, max_decode_len=widths[1] - 1)
-    weights = jnp.ones((2, 1, 4))
-    assert exported(evaluate, state.params, batches, weights).platforms == (platform,)
+    exported(evaluate, state.params, batches, jnp.ones((2, 1, 4)))
 
 
 def test_where_jax_has_started_it_goes_on_with_the_devices_there_are(monkeypatch):

@@ -179,11 +179,6 @@ def test_terminal_takes_brackets_literally_and_never_splits_a_word():
     assert "teacher-forced" in terminal(table, width=20)
 
 
-def test_a_row_of_another_length_is_refused():
-    with pytest.raises(ValueError, match="has 2 columns, but a row has 1"):
-        Table("T", ("a", "b"), (("1",),))
-
-
 def test_tables_are_the_same_twice_whatever_the_order_of_the_records():
     results = make_results()
     turned = {

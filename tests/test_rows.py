@@ -297,7 +297,10 @@ def test_rows_without_known_widths_are_as_wide_as_the_widest_or_as_asked():
     pairs = [("a dog", "dogs"), ("cat", "a cat saw")]
     assert formatter.row_widths is None
     assert [rows.shape for rows in formatter.examples(pairs)] == [(2, 3), (2, 5)]
-    assert formatter.examples(pairs, (4, 6)).source[:, 3].tolist() == [0, 0]
+    assert formatter.filled([formatter.row(p) for p in pairs], (4, 6)).source[:, 3].tolist() == [
+        0,
+        0,
+    ]
     assert formatter.with_ends(2, 3) == (3, 5)
 
 

@@ -290,5 +290,3 @@ def test_one_more_seed_falls_in_its_prediction_as_often_as_promised():
     assert 0.935 <= np.mean(held) <= 0.965
     low, high = next_seed_range([1.0, 2.0, 3.0])
     assert next_seed_range([10.0, 20.0, 30.0]) == pytest.approx((10 * low, 10 * high))
-    with pytest.raises(ValueError, match="at least two seeds"):
-        next_seed_range([1.0])

@@ -80,12 +80,21 @@ def test_a_training_that_does_not_notice_is_ended_after_a_while():
     assert 0.2 < seconds < 5
 
 
-def test_a_second_request_ends_the_training_at_once():
-    patient = "stopping.GRACE = 60\n" + TRAINING
-    code, err, seconds = ended(patient, signal.SIGINT, signal.SIGINT)
+PATIENT = "stopping.GRACE = 60\n" + TRAINING
+
+
+def test_ctrl_c_pressed_twice_ends_the_training_at_once():
+    code, err, seconds = ended(PATIENT, signal.SIGINT, signal.SIGINT)
     assert code == 130
     assert err.startswith("stopped at once: ")
     assert seconds < 3
+
+
+def test_slurm_sends_sigterm_twice_and_that_is_one_request():
+    code, err, seconds = ended(TRAINING, signal.SIGTERM, signal.SIGCONT, signal.SIGTERM, pause=0.02)
+    assert code == 75
+    assert err.startswith("stopped while a program compiled or ran: ")
+    assert 0.2 < seconds < 5
 
 
 def test_what_was_ignored_before_stays_ignored():

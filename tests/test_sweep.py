@@ -493,7 +493,8 @@ def test_arrays_are_split_and_what_waits_is_not_submitted_twice(tmp_path, slurm)
     for n, call in ((1, first), (2, second)):
         array = f"--array=1-{3 - n} --job-name={name}-{n}"
         words = f"{SCRIPT.parent}/jobs/sweep.sbatch {sweep.folder} {listed}/{n}.txt"
-        assert call == f"--parsable --chdir={root} {options} {array} {words}"
+        where = f"--chdir={root} --output={listed}/%j.out"
+        assert call == f"--parsable {where} {options} {array} {words}"
     assert (listed / "1.txt").read_text() == "model.hidden_size=2\nmodel.hidden_size=3\n"
     assert ((listed / "1.id").read_text(), (listed / "2.id").read_text()) == ("1\n", "2\n")
     assert f"{options} --dependency=afterany:1:2 --job-name={name}-collect --wrap" in last

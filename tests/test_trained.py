@@ -28,6 +28,8 @@ from s2sjax.train.saved import VOCABULARIES, write_vocabularies
 from s2sjax.train.trained import Trained, _spelled
 from s2sjax.train.workdir import Workdir
 
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
+
 KINDS = ["sums", "sentences"]
 TEXTS = ["w1 w2", "w3", "w0 w1 w2 w3 w4", "w5 somebody", "w2 w2 w2"]
 
@@ -238,7 +240,7 @@ def test_an_ensemble_writes_the_symbol_with_the_greatest_mean_probability(saved)
     for arm in own.arms:
         formatter, members = own.formatter(arm), [row(params, i) for i in range(4)[own.of(arm)]]
         for n, text in enumerate(TEXTS):
-            source = formatter.examples([(text, "")], (6, 2)).source
+            source = formatter.filled([formatter.row((text, ""))], (6, 2)).source
             ids, log_prob = [], 0.0
             while len(ids) < most and (not ids or ids[-1] != 2):
                 target = np.array([[1, *ids, *[0] * (most - 1 - len(ids))]], np.int32)

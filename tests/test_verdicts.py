@@ -320,7 +320,7 @@ def test_arms_are_paired_by_the_seeds_they_share():
     results["records"] = [
         r for r in results["records"] if (r["arm"] == "reversed") != (r["seed"] == 0)
     ]
-    with pytest.raises(ValueError, match=r"share no seed: they have \[1, 2\] and \[0\]"):
+    with pytest.raises(ValueError, match="at least one number, but 'reversed'"):
         paired(results, "reversed", "forward", EXACT)
 
 
@@ -403,8 +403,6 @@ def test_the_first_evaluated_epoch_counts():
     assert epochs_to(results, "a", LOSS, 0.5) == reached  # ... and a loss from above
     assert epochs_to(results, "a", EXACT, 0.4) == {0: 5, 1: 5, 2: 5}
     assert set(epochs_to(results, "a", EXACT, 0.51).values()) == {None}
-    with pytest.raises(ValueError, match="split 'test'"):
-        epochs_to(results, "a", EXACT, 0.5, "test")
 
 
 def test_a_curve_that_falls_again_has_reached_it():

@@ -5,61 +5,29 @@ A score means little without them: under teacher forcing, a model that never rea
 addition; they must be equally likely. `prior` uses the questions that were drawn, of any task.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from itertools import chain
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from s2sjax.config import Text
 from s2sjax.data.dataset import make_formatter
 from s2sjax.data.tasks import Addition, Pairs, TaskConfig
+from s2sjax.data.vocab import fill
 from s2sjax.errors import UserError
 
-ENUMERABLE = 2_000_000
-"""The most questions to enumerate; two operands of three digits make a million."""
-
-Knows = Callable[[np.ndarray], np.ndarray]
-"""What a predictor knows: a function from operands ``[questions, terms]`` to an integer >= 0 for
-each question. The predictor cannot distinguish questions with equal integers."""
+ENUMERABLE = 2_000_000  # the most questions; two operands of three digits make a million
 
 _NONE = -1  # where an answer has ended
 
 
-def nothing(terms: np.ndarray) -> np.ndarray:
-    """The predictor never reads the source."""
-    return np.zeros(len(terms), np.int64)
-
-
-def top_digits(count: int, digits: int) -> Knows:
-    """The predictor knows the `count` most significant of the `digits` digits of each operand."""
-
-    def knows(terms: np.ndarray) -> np.ndarray:
-        return (terms // 10 ** (digits - count)) @ 10 ** (count * np.arange(terms.shape[1]))
-
-    return knows
-
-
-@dataclass(frozen=True)
-class Floor:
+class Floor(NamedTuple):
     """Scores of a predictor with partial knowledge."""
 
-    by_position: tuple[float, ...]  # accuracy at each scored position, in the order of writing
     all: float  # accuracy over all scored symbols, including the end symbol
     content: float  # the same without the end symbol
     exact_match: float  # share of whole answers right
     loss: float  # cross-entropy in nats per scored symbol, including the end symbol
-
-
-class Prior(NamedTuple):
-    """Scores of a predictor that never reads the source, learned from the training answers.
-
-    In both modes, its guess of a whole answer is the most frequent training answer.
-    """
-
-    free_running: Floor  # it knows the position, and the first symbol if that is given
-    teacher_forced: Floor  # it knows the position and all right symbols before it
 
 
 def enumerable(config: Addition) -> bool:
@@ -68,12 +36,13 @@ def enumerable(config: Addition) -> bool:
     return uniform and 10 ** (config.digits * config.terms) <= ENUMERABLE
 
 
-def floor(config: Addition, knows: Knows, text: Text) -> Floor:
-    """Score the best predictor that knows `knows`, over all questions.
+def floor(config: Addition, known_digits: int, text: Text) -> Floor:
+    """Score the best predictor that knows the top `known_digits` digits of each operand.
 
-    At each position it also knows the right symbols before it (teacher forcing), except where
-    `text.start` is "nothing". A first symbol that is given is not scored. The layout of the
-    questions does not matter. Raises UserError for a task that is not `enumerable`.
+    With 0 it never reads the source. All questions count. At each position it also knows the right
+    symbols before it (teacher forcing), except where `text.start` is "nothing". A first symbol that
+    is given is not scored. The layout of the questions does not matter. Raises UserError for a task
+    that is not `enumerable`.
     """
     if not enumerable(config):
         raise UserError(f"{config.questions} cannot be enumerated: too many, or not equally likely")
@@ -82,66 +51,44 @@ def floor(config: Addition, knows: Knows, text: Text) -> Floor:
     terms = np.stack([index // base**i % base for i in range(config.terms)], axis=1)
     sign = 1 if config.operator == "+" else -1
     values, answer = np.unique(terms[:, 0] + sign * terms[:, 1:].sum(1), return_inverse=True)
-    written, every = _write(config, text, [*map(str, values)]), slice(None)
-    forced = text.start != "nothing"
-    return _score(written, answer, knows(terms), every, every, teacher_forced=forced)
+    every, forced = slice(None), text.start != "nothing"
+    top = terms // 10 ** (config.digits - known_digits)
+    known = top @ 10 ** (known_digits * np.arange(config.terms))  # one number for them all
+    questions = ([*map(str, values)], answer, known)
+    return _score(config, text, *questions, every, every, teacher_forced=forced)
 
 
-def prior(task: TaskConfig, text: Text, train: Pairs, test: Pairs) -> Prior:
-    """Learn a `Prior` from the answers of `train`, and score it on those of `test`.
+def prior(task: TaskConfig, text: Text, train: Pairs, test: Pairs) -> Floor:
+    """Score the best predictor that never reads the source, free-running, on the pairs of `test`.
 
-    The probability of a symbol is its share among the training answers that begin with the same
-    symbols, smoothed twice. The shares at its position in all training answers are added as if they
-    were one more answer; to these, equal shares for all symbols are added as one more answer. So no
-    probability is zero, and after a beginning that was never seen, the position decides.
-
-    The layout of the questions does not matter.
+    It knows the position, the first symbol if that is given, and the answers of `train`. Its guess
+    of a whole answer is the most frequent one. The probability of a symbol is its share among the
+    answers that it cannot tell apart, smoothed twice: the shares in all answers are added as one
+    more answer, and to these equal shares of all symbols. So no probability is zero. The layout of
+    the questions does not matter.
     """
     golds = [answer for _, answer in chain(train, test)]
     number = {answer: n for n, answer in enumerate(dict.fromkeys(golds))}
-    written, n = _write(task, text, [*number]), len(train)
-    answer = np.array([number[gold] for gold in golds])
-    known: Any = (written, answer, np.zeros_like(answer), slice(n), slice(n, None))
-    free_running, teacher_forced = (
-        _score(*known, teacher_forced=forced, added=1) for forced in (False, True)
-    )
-    return Prior(free_running, teacher_forced)
+    answer, n = np.array([number[gold] for gold in golds]), len(train)
+    questions = ([*number], answer, np.zeros_like(answer))
+    return _score(task, text, *questions, slice(n), slice(n, None), teacher_forced=False, added=1)
 
 
-class _Written(NamedTuple):
-    """Answers in the layout of a text, as rows of symbols, which are numbered from 0."""
+def _score(task, text, answers, answer, group, train, test, *, teacher_forced, added=0) -> Floor:
+    """Learn probabilities from a slice of the questions, `train`, and score them on another.
 
-    rows: np.ndarray  # [answers, positions]; `_NONE` after the end
-    symbols: int  # how many there are
-    end: int  # the end symbol
-    given: int  # how many symbols are given at the start, and not scored
-
-
-def _write(task: TaskConfig, text: Text, answers: Sequence[str]) -> _Written:
-    formatter = make_formatter(task, text)
-    ids = [formatter.answer_ids(answer) for answer in answers]
-    known = dict.fromkeys([*formatter.target.encode(task.characters or ""), *chain(*ids)])
-    code = {symbol: n for n, symbol in enumerate(known)}
-    ends = [len(code)] * text.target_eos
-    rows = np.full((len(ids), max(map(len, ids)) + len(ends)), _NONE)
-    for row, own in zip(rows, ids, strict=True):
-        row[: len(own) + len(ends)] = [*(code[symbol] for symbol in own), *ends]
-    return _Written(rows, len(code) + len(ends), len(code), int(text.start == "first_target"))
-
-
-def _score(
-    written: _Written,
-    answer: np.ndarray,  # row of each question's answer
-    group: np.ndarray,  # what is known of each question, an integer
-    train: slice,  # questions to learn from
-    test: slice,  # questions to score
-    *,
-    teacher_forced: bool,  # whether the right symbols before a position are known
-    added: int = 0,  # answers that are added in each of the two steps of smoothing
-) -> Floor:
-    """Learn probabilities from some questions, and score them on others."""
-    rows, symbols, end, given = written
-    right, scored = np.zeros((2, rows.shape[1], 2), np.int64)  # by position: content, end
+    `answers` are all there are. Of each question, `answer` is the index of its answer, and `group`
+    an integer that stands for what is known of it; `teacher_forced`: also all symbols before a
+    position. `added` answers smooth the shares.
+    """
+    formatter, given = make_formatter(task, text), int(text.start == "first_target")
+    target, ends = formatter.target, [formatter.target.eos_id] * text.target_eos
+    ids = [[*formatter.answer_ids(one), *ends] for one in answers]
+    every = dict.fromkeys([*target.encode(task.characters or ""), *chain(*ids)])
+    code, symbols = {symbol: n for n, symbol in enumerate(every)}, len(every)
+    end = code.get(target.eos_id, symbols)
+    rows = fill([[code[symbol] for symbol in row] for row in ids], max(map(len, ids)), _NONE)
+    right, scored = np.zeros((2, 2), np.int64)  # symbols of the answer, end symbols
     nats = whole = 0.0
     for position, column in enumerate(rows.T):
         symbol, group = column[answer], np.unique(group, return_inverse=True)[1]
@@ -159,16 +106,14 @@ def _score(
             probability = (counts + added * everywhere) / np.maximum(total, 1)
             hit = probability.argmax(axis=1)[asked[0]] == asked[1]
             is_end = (asked[1] == end).astype(int)
-            scored[position] = np.bincount(is_end, minlength=2)
-            right[position] = np.bincount(is_end[hit], minlength=2)
+            scored += np.bincount(is_end, minlength=2)
+            right += np.bincount(is_end[hit], minlength=2)
             nats -= np.log(probability[asked[0], asked[1]]).sum()
         if teacher_forced or position < given:
             group = group * (symbols + 1) + symbol + 1
-    content = scored[:, 0] > 0
     return Floor(
-        by_position=tuple((right[content, 0] / scored[content, 0]).tolist()),
         all=float(right.sum() / scored.sum()),
-        content=float(right[:, 0].sum() / scored[:, 0].sum()),
+        content=float(right[0] / scored[0]),
         exact_match=float(whole),
         loss=float(nats / scored.sum()),
     )

@@ -22,7 +22,7 @@ from jaxtyping import Array, Float, Int
 
 from s2sjax.data.rows import Examples, Formatter
 from s2sjax.data.tasks import Addition, Pairs
-from s2sjax.data.vocab import NO_SYMBOL, Vocabulary
+from s2sjax.data.vocab import NO_SYMBOL
 from s2sjax.model.linear import matmul
 from s2sjax.model.seq2seq import Seq2Seq, padding_mask
 from s2sjax.report.tables import NONE, Table
@@ -42,18 +42,15 @@ MEANING = (
 )
 
 
-def input_weights(model: Seq2Seq) -> Float[Array, "vocab gates"]:
-    """The matrix w of this file's docstring: a row for each source symbol."""
-    symbols = jnp.arange(model.source_vocab_size, dtype=jnp.int32)
-    return model.encoder.project(symbols) - model.encoder.bias[None]
-
-
 def gradient_norms(
     trainer: Trainer, params: Params, examples: Examples
 ) -> Float[Array, "predicted source"]:
     """The norms of d(logit of the right symbol) / d(one-hot input), means over examples."""
     source, target = examples
-    weights = trainer.apply(params, method=input_weights)
+    project = partial(trainer.apply, params, method=lambda model, ids: model.encoder.project(ids))
+    symbols = jnp.arange(trainer.model.source_vocab_size, dtype=jnp.int32)
+    bias = trainer.apply(params, method=lambda model: model.encoder.bias)
+    weights = project(symbols) - bias[None]  # the w of this file's docstring, a row for each symbol
     mask = padding_mask(source, trainer.model.pad_id)
 
     def right_logits(z: Float[Array, "n source gates"]) -> Float[Array, "n predicted"]:
@@ -62,8 +59,7 @@ def gradient_norms(
         logits, _ = trainer.apply(params, encoding, target_in, method=Seq2Seq.decode_forced)
         return jnp.take_along_axis(logits, target[:, 1:, None], axis=2)[..., 0]
 
-    z = trainer.apply(params, source, method=lambda model, ids: model.encoder.project(ids))
-    logits, pull_back = jax.vjp(right_logits, z)
+    logits, pull_back = jax.vjp(right_logits, project(source))
 
     def norms(t: Int[Array, ""]) -> Float[Array, " source"]:
         # A logit depends on its own example only, so one backward pass serves all examples.
@@ -83,21 +79,17 @@ def of_one_shape(pairs: Iterable[tuple[str, str]], width: int, most: int = QUEST
     return max(shapes.items(), key=lambda s: (len(s[1]), s[0]), default=(0, []))[1][:most]
 
 
-def source_steps(formatter: Formatter, question: str) -> list[str]:
-    """The symbol at each source step; a digit is named by its place, such as u for units."""
-    return _steps(question, formatter.source_ids, formatter.source)
+def named_steps(formatter: Formatter, text: str, *, predicted: bool) -> list[str]:
+    """The symbols that are read of a question, or predicted of an answer.
 
-
-def target_steps(formatter: Formatter, gold: str) -> list[str]:
-    """The symbol at each predicted step; a digit is named by its place."""
-    return _steps(gold, lambda text: formatter.target_ids(text)[1:], formatter.target)
-
-
-def _steps(text: str, ids: Callable[[str], list[int]], vocabulary: Vocabulary) -> list[str]:
+    A digit is named by its place, such as u for units.
+    """
     # A digit that says its own place, 0 for units, is moved by the layout like any other.
     text = re.sub("[0-9]+", lambda number: "9876543210"[-len(number[0]) :], text)
+    vocabulary = formatter.target if predicted else formatter.source
+    ids = formatter.target_ids(text)[1:] if predicted else formatter.source_ids(text)
     shown = {vocabulary.eos_id: "⏎", NO_SYMBOL: " "}
-    symbols = (shown.get(i) or vocabulary.symbols[i] for i in ids(text))
+    symbols = (shown.get(i) or vocabulary.symbols[i] for i in ids)
     return [PLACES[int(symbol)] if symbol.isdigit() else symbol for symbol in symbols]
 
 
@@ -122,10 +114,10 @@ def probe(group: Group, at: Sequence[int], on_epoch: Callable[[int], None]) -> d
     """Train the arms of a group again, and compute their gradients after some epochs.
 
     Settings and seed decide a run, so the new run is equal to the first one. The group has one
-    seed, and `can_probe` is true of each arm. `at` are ascending epochs; 0 is before training.
+    seed, and `questions_of` each arm are some. `at` are ascending epochs; 0 is before training.
     `on_epoch` is called after each epoch with its number.
     """
-    pairs = {arm: _questions(group, arm) for arm in group.arms}
+    pairs = {arm: questions_of(group, arm) for arm in group.arms}
     n, mesh = min(map(len, pairs.values())), group.programs.mesh  # replicas have equal shapes
     examples = stack([group.formatter(arm).examples(pairs[arm][:n]) for arm in group.arms], mesh)
     lifted = lift(partial(gradient_norms, group.programs.trainer), mesh)
@@ -141,7 +133,8 @@ def probe(group: Group, at: Sequence[int], on_epoch: Callable[[int], None]) -> d
     found = {}
     for i, (arm, seed) in enumerate(group.replicas):
         formatter, (question, gold) = group.formatter(arm), pairs[arm][0]
-        outputs, inputs = target_steps(formatter, gold), source_steps(formatter, question)
+        inputs = named_steps(formatter, question, predicted=False)
+        outputs = named_steps(formatter, gold, predicted=True)
         own = {epoch: m[i, : len(outputs), : len(inputs)] for epoch, m in norms.items()}
         loss = {epoch: of[i] for epoch, of in losses.items()}
         found[arm] = Gradients(own, outputs, inputs, n, seed, loss)
@@ -160,23 +153,17 @@ def _train_epoch(runs: Stack, loop_state: LoopState, train: Examples) -> LoopSta
     return LoopState(programs("close_epoch")(state, not_evaluated), losses)
 
 
-def _questions(group: Group, arm: str) -> Pairs:
+def questions_of(group: Group, arm: str) -> Pairs:
+    """Dev questions of full length of an arm that adds or subtracts; none if answers are long."""
     task = group.arms[arm].task
     if not isinstance(task, Addition) or task.target_width > len(PLACES):
         return []
     return of_one_shape(group.pairs(arm)[0]["dev"], task.source_width)
 
 
-def can_probe(group: Group, arm: str) -> bool:
-    """Whether an arm's task is addition, with dev questions of full length and short answers."""
-    return bool(_questions(group, arm))
-
-
 def deviation(gradients: Gradients, recorded: Mapping[int, float]) -> float:
     """The largest relative difference between the losses and those recorded in the first run."""
-    losses = gradients.losses
-    if not (shared := losses.keys() & recorded.keys()):
-        raise ValueError(f"No epoch in common: {[*losses]} and {[*recorded]}.")
+    losses, shared = gradients.losses, gradients.losses.keys() & recorded.keys()
     return max(abs(losses[e] - recorded[e]) / max(abs(recorded[e]), 1e-6) for e in shared)
 
 

@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float
 
 from s2sjax.data.addition import SHORT, Addition
 from s2sjax.data.dataset import make_formatter, seed_key
-from s2sjax.data.tasks import Pairs, TaskConfig
+from s2sjax.data.tasks import Pairs
 from s2sjax.errors import UserError
 from s2sjax.report.plots import Category
 from s2sjax.report.tables import MINUS, NONE, OVER_SEEDS, Table, quantity, score
@@ -24,6 +24,7 @@ from s2sjax.train.metrics import EXACT_MATCH
 from s2sjax.train.trained import Trained
 
 PLACES = {0: "sign", 1: "units", 2: "tens", 3: "hundreds", 4: "thousands"}
+Marks = Bool[np.ndarray, "seeds n"]  # whether the answer of each seed to each question is right
 
 
 class Answers(NamedTuple):
@@ -31,7 +32,7 @@ class Answers(NamedTuple):
 
     pairs: Sequence[Sequence[tuple[str, str]]]  # of each seed: (question, right answer)
     texts: Sequence[Sequence[str]]  # of each seed: what it answered
-    right: Bool[np.ndarray, "seeds n"]  # whether that is right
+    right: Marks
 
 
 def ask(trained: Trained, questions: Questions) -> dict[str, Answers]:
@@ -44,9 +45,6 @@ def ask(trained: Trained, questions: Questions) -> dict[str, Answers]:
             texts.append([formatter.read(ids, formatter.given(gold)) for (_, gold), ids in asked])
         answers[arm] = Answers(questions[arm], texts, evaluation.right)
     return answers
-
-
-# --- shares by category -----------------------------------------------------------------------
 
 
 class Share(NamedTuple):
@@ -123,9 +121,6 @@ def share_table(arms: Mapping[str, Shares], title: str, header: str, note: str =
     return Table(title, (header, "questions", *arms), tuple(rows), note)
 
 
-# --- why a sum may be hard ---------------------------------------------------------------------
-
-
 def operands(question: str) -> tuple[int, ...]:
     """The numbers of a question, in its order."""
     return tuple(map(int, re.findall("[0-9]+", question)))
@@ -159,9 +154,6 @@ def operand_lengths(question: str, gold: str) -> str:
     fixed = int("-" in question)
     lengths[fixed:] = sorted(lengths[fixed:])
     return (f" {MINUS} " if fixed else " + ").join(map(str, lengths))
-
-
-# --- chosen questions -------------------------------------------------------------------------
 
 
 def edge_cases(task: Addition) -> dict[str, tuple[str, str]]:
@@ -211,14 +203,10 @@ def edge_table(named: Mapping[str, tuple[str, str]], arms: Mapping[str, Answers]
     return Table("Edge cases: seeds that are right", headers, tuple(rows))
 
 
-def can_ask_all(task: TaskConfig) -> bool:
-    """Whether a task is sums of two operands of at most three digits."""
-    sums = isinstance(task, Addition) and (task.operator, task.terms) == ("+", 2)
-    return sums and task.digits <= 3
-
-
 def all_sums(task: Addition) -> Pairs:
-    """All sums a+b with a <= b, and their answers."""
+    """All sums a+b with a <= b, and their answers; none of other questions or longer numbers."""
+    if (task.operator, task.terms) != ("+", 2) or task.digits > 3:
+        return []
     n = 10**task.digits
     shorter = min(10**SHORT, n) if task.operands == "short_first" else n
     return [(f"{a}+{b}", str(a + b)) for a in range(shorter) for b in range(a, n)]
@@ -230,9 +218,7 @@ def which_sums(sums: Pairs, train: Pairs) -> Bool[np.ndarray, " n"]:
     return np.array([question in known for question, _ in sums])
 
 
-def ask_in_blocks(
-    trained: Trained, blocks: Iterable[Pairs]
-) -> dict[str, Bool[np.ndarray, "seeds n"]]:
+def ask_in_blocks(trained: Trained, blocks: Iterable[Pairs]) -> dict[str, Marks]:
     """Whether each arm answers many questions right, asked block by block to save memory."""
     parts: dict[str, list[np.ndarray]] = {arm: [] for arm in trained.arms}
     for pairs in blocks:
@@ -241,10 +227,7 @@ def ask_in_blocks(
     return {arm: np.concatenate(part, axis=1) for arm, part in parts.items()}
 
 
-def all_sums_table(
-    right: Mapping[str, Bool[np.ndarray, "seeds n"]],
-    trained_on: Mapping[str, Bool[np.ndarray, "seeds n"]],
-) -> Table:
+def all_sums_table(right: Mapping[str, Marks], trained_on: Mapping[str, Marks]) -> Table:
     """Exact match on all sums, on those trained on, and on the others."""
     rows = []
     for arm, of in right.items():

@@ -8,6 +8,7 @@ oreilly-japan/deep-learning-from-scratch-2 (MIT licence); no copy is kept here.
 import hashlib
 import math
 import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Literal
@@ -36,8 +37,7 @@ class Addition:
     every digit, leading zeros dropped (Keras, Saitoh). short_first: one in 0 .. 99, the others
     uniform, written in ascending order (Flax' seq2seq example)."""
     terms: int = 2  # Operands in a question
-    operator: Literal["+", "-"] = "+"
-    """The sign between them; '-' subtracts all further operands from the first."""
+    operator: Literal["+", "-"] = "+"  # The sign between them; '-' subtracts all from the first
     train: int = 5_000  # Training questions
     dev: int = 1_000  # Questions for the curves drawn while training
     test: int = 1_000  # Questions scored once, at the end
@@ -71,9 +71,7 @@ class Addition:
     def questions(self) -> str:
         return f"{self.terms}-term, {self.digits}-digit '{self.operator}' questions"
 
-    @property
-    def sizes(self) -> dict[str, int]:
-        return sampling.split_sizes(self)
+    sizes = property(sampling.split_sizes)
 
     @property
     def characters(self) -> str:
@@ -116,10 +114,11 @@ class Addition:
         else:
             rng = sampling.generator(key)
             drawn = {split: self._draw(rng, size) for split, size in self.sizes.items()}
-        return {split: [self._pair(operands) for operands in rows] for split, rows in drawn.items()}
+        return {split: self._pairs(rows) for split, rows in drawn.items()}
 
     def answers(self, source: str) -> tuple[str, ...]:
-        return (self._pair(self.operands_of(source))[1],)
+        ((_, answer),) = self._pairs([self.operands_of(source)])
+        return (answer,)
 
     def operands_of(self, source: str) -> Operands:
         """The operands of a question; UserError for a string that is none of this task."""
@@ -149,15 +148,16 @@ class Addition:
         rows = (digits.astype(kind) @ powers).tolist()
         return [tuple(sorted(row) if self.operands == "short_first" else row) for row in rows]
 
-    def _canonical(self, operands: Operands) -> Operands:
+    def _canonical(self, questions: Sequence[Operands]) -> Iterator[Operands]:
         """The same for questions that only swap operands; the first of a difference stays."""
         fixed = self.operator == "-"
-        return (*operands[:fixed], *sorted(operands[fixed:]))
+        return ((*operands[:fixed], *sorted(operands[fixed:])) for operands in questions)
 
-    def _pair(self, operands: Operands) -> tuple[str, str]:
-        first, rest = operands[0], sum(operands[1:])
-        answer = first + rest if self.operator == "+" else first - rest
-        return self.operator.join(map(str, operands)), str(answer)
+    def _pairs(self, questions: Sequence[Operands]) -> Pairs:
+        join = self.operator.join
+        if self.operator == "+":
+            return [(join(map(str, operands)), str(sum(operands))) for operands in questions]
+        return [(join(map(str, o)), str(2 * o[0] - sum(o))) for o in questions]
 
     def _read_file(self) -> tuple[list[Operands], str]:
         """The file's questions and its hash; UserError where it does not fit the settings."""
@@ -177,10 +177,8 @@ class Addition:
             except UserError as error:
                 raise UserError(f"line {number} of {self.file}: {error}") from error
             if answer.strip() != str(sum(found[-1])):
-                raise UserError(
-                    f"line {number} of {self.file} must be QUESTION_ANSWER with the right sum, "
-                    f"not {quoted(line)}"
-                )
+                right = "QUESTION_ANSWER with the right sum"
+                raise UserError(f"line {number} of {self.file} must be {right}, not {quoted(line)}")
         test = len(found) // 10
         if not test:
             raise UserError(f"{self.file} has {len(found)} questions: too few to split")
@@ -189,7 +187,7 @@ class Addition:
                 f"{self.file} has {len(found):,} questions, of which the last tenth is the test "
                 f"set: set Addition.train {len(found) - test} and Addition.test {test}"
             )
-        if len(set(map(self._canonical, found))) < len(found):
+        if len(set(self._canonical(found))) < len(found):
             raise UserError(f"{self.file} has a question twice, or with its operands swapped")
         return found, sha256
 
@@ -198,7 +196,7 @@ class Addition:
         found, _ = self._read_file()
         left = self.distinct_questions - len(found)
         sampling.require_enough({"dev": self.dev}, left, f"{self.questions} outside the file")
-        seen, rng = set(map(self._canonical, found)), sampling.shared_generator()
+        seen, rng = set(self._canonical(found)), sampling.shared_generator()
         dev = sampling.distinct(self._draw, self._canonical, self.dev, rng, seen)
         order = np.random.RandomState(SAITOH_SEED).permutation(len(found))
         shuffled = [found[i] for i in order.tolist()]

@@ -17,8 +17,9 @@ from jaxtyping import Array, Float, Int, Key
 
 from s2sjax.errors import UserError
 
-WIDTHS = 48  # up to so many distinct lengths of a side, every length is tried as a width
+WIDTHS = 48  # the most lengths of a side that are tried as widths
 BLOCK = 8  # updates of one bucket in a row, where there are several buckets
+Lengths = Int[np.ndarray, "n 2"]  # symbols of the source and the target row of every pair
 ORDER_SEED = 2_014  # of the sequence of buckets, which all seeds share
 
 
@@ -40,19 +41,12 @@ def _batches(pairs: Any, width: int, tokens: int) -> tuple[Any, Any]:
 
 
 def _widths(lengths: Int[np.ndarray, " pairs"]) -> Int[np.ndarray, " widths"]:
-    """The lengths that are tried as widths: all, or else half quantiles and half evenly spaced."""
+    """The lengths that are tried as widths: every one, or every second, ... up to the longest."""
     distinct = np.unique(np.maximum(lengths, 1))  # a row without symbols still needs a position
-    if len(distinct) <= WIDTHS:
-        return distinct
-    share = np.linspace(0, 1, WIDTHS // 2)
-    usual = np.quantile(lengths, share, method="higher")
-    evenly = distinct[0] + share * (distinct[-1] - distinct[0])  # for the few long ones
-    return distinct[np.unique(np.searchsorted(distinct, np.concatenate([usual, evenly])))]
+    return distinct[:: -max(1, -(-len(distinct) // WIDTHS))][::-1]
 
 
-def choose_buckets(
-    lengths: Int[np.ndarray, "pairs 2"], count: int, tokens: int
-) -> tuple[Bucket, ...]:
+def choose_buckets(lengths: Lengths, count: int, tokens: int) -> tuple[Bucket, ...]:
     """At most `count` buckets, such that an epoch has the fewest positions.
 
     Exact dynamic programming over all chains of growing (source, target) widths. `tokens` is the
@@ -103,7 +97,7 @@ class Schedule:
     """
 
     buckets: tuple[Bucket, ...]  # narrowest first
-    lengths: Int[np.ndarray, "n 2"] | int  # of every row; or the number of rows, if equally wide
+    lengths: Lengths | int  # of every row; or the number of rows, if equally wide
 
     @cached_property
     def bucket_of(self) -> Int[np.ndarray, " n"]:
@@ -176,7 +170,7 @@ class Schedule:
         return source, target
 
 
-def place(lengths: Int[np.ndarray, "n 2"], buckets: Sequence[Bucket]) -> Int[np.ndarray, " n"]:
+def place(lengths: Lengths, buckets: Sequence[Bucket]) -> Int[np.ndarray, " n"]:
     """The narrowest bucket of every row; raises UserError for a row that fits none."""
     fits = np.stack([(lengths <= bucket[:2]).all(axis=1) for bucket in buckets])
     if not fits.any(axis=0).all():

@@ -65,15 +65,12 @@ def unambiguous_patterns(locales: tuple[str, ...], formats: tuple[str, ...]) -> 
         try:
             known[name] = babel.Locale.parse(name)
         except (ValueError, babel.UnknownLocaleError) as error:
-            raise UserError(
-                f"Dates.locales: Babel has no locale {quoted(name)}; such as en_US, de, pt_BR"
-            ) from error
+            what = f"Babel has no locale {quoted(name)}; such as en_US, de, pt_BR"
+            raise UserError(f"Dates.locales: {what}") from error
     for name in formats:
         if not any(_cldr(locale, name) for locale in known.values()):
-            raise UserError(
-                f"Dates.formats: {quoted(name)} is none of {', '.join(STYLES)}, and no skeleton of "
-                "these locales such as yMd, yMEd, yMMMd, yMMMEd"
-            )
+            what = f"{quoted(name)} is none of {', '.join(STYLES)}, and no skeleton such as yMMMEd"
+            raise UserError(f"Dates.formats: {what}")
     written = {name: _patterns(locale, formats) for name, locale in known.items()}
     days: dict[str, tuple[int, int]] = {}
     ambiguous = set()
@@ -84,10 +81,8 @@ def unambiguous_patterns(locales: tuple[str, ...], formats: tuple[str, ...]) -> 
     for name, patterns in written.items():
         written[name] = [p for p in patterns if ambiguous.isdisjoint(p.texts.values())]
         if not written[name]:
-            raise UserError(
-                f"Dates.formats: {name} has none left: each lacks a part of the date, or can be "
-                "read as another day; add full or long"
-            )
+            why = "each lacks a part of the date, or can be read as another day"
+            raise UserError(f"Dates.formats: {name} has none left: {why}; add full or long")
     kept = {text: days[text] for p in chain(*written.values()) for text in p.texts.values()}
     characters = "".join(sorted({*" -0123456789", *"".join(kept)}))
     return Patterns(written, kept, characters, max(map(len, kept)))
@@ -151,22 +146,14 @@ class Dates:
         for setting in ("locales", "formats"):
             listed = getattr(self, setting)
             if "" in names(listed) or len(set(names(listed))) < len(names(listed)):
-                raise UserError(
-                    f"Dates.{setting} must be names with commas between them, each once, "
-                    f"not {listed!r}"
-                )
+                right = "names with commas between them, each once"
+                raise UserError(f"Dates.{setting} must be {right}, not {listed!r}")
         check_range(1, self, "train", "dev", "test")
-        check_range(1_000, self, "first_year", "last_year", most=9_999)
-        if self.last_year < self.first_year:
-            raise UserError(
-                f"Dates.last_year must be at least Dates.first_year = {self.first_year}, "
-                f"not {self.last_year}"
-            )
+        check_range(1_000, self, "first_year", most=9_999)
+        check_range(self.first_year, self, "last_year", most=9_999)
         require_enough(self.sizes, len(self._ordinals), self.questions)
 
-    @property
-    def sizes(self) -> dict[str, int]:
-        return split_sizes(self)
+    sizes = property(split_sizes)
 
     @property
     def characters(self) -> str:
@@ -191,7 +178,7 @@ class Dates:
         return self
 
     def pairs(self, key: jax.Array) -> dict[str, Pairs]:
-        drawn = leak_free(self._draw, lambda question: question[0], self.sizes, key)
+        drawn = leak_free(self._draw, lambda drawn: [day for day, _ in drawn], self.sizes, key)
         return {
             split: [(pattern.write(day), day.isoformat()) for day, pattern in rows]
             for split, rows in drawn.items()

@@ -18,13 +18,13 @@ Row = tuple[list[int], list[int]]  # ids of a source and of a target
 
 
 class Examples(NamedTuple):
-    """Examples as int32 ids, on the host or on a device."""
+    """Examples as int32 ids, on the host or on a device.
 
-    source: Any
-    """``[..., n, source_time]``."""
-    target: Any
-    """Start symbol, answer and end symbol, ``[..., n, target_time]``. The decoder reads all but the
-    last column and predicts all but the first."""
+    The decoder reads all but the last column of `target` and predicts all but the first.
+    """
+
+    source: Any  # ``[..., n, source_time]``
+    target: Any  # start symbol, answer and end symbol, ``[..., n, target_time]``
 
 
 class Batch(NamedTuple):
@@ -106,11 +106,9 @@ class Formatter(NamedTuple):
             fill(sources, source, self.source.pad_id), fill(targets, target, self.target.pad_id)
         )
 
-    def examples(
-        self, pairs: Iterable[tuple[str, str]], widths: tuple[int, int] | None = None
-    ) -> Examples:
-        """The rows of pairs: see `filled`."""
-        return self.filled([self.row(pair) for pair in pairs], widths)
+    def examples(self, pairs: Iterable[tuple[str, str]]) -> Examples:
+        """The rows of pairs, as wide as the task's or the widest."""
+        return self.filled([self.row(pair) for pair in pairs])
 
     def read(self, ids: Iterable[SupportsIndex], given: Sequence[int] = ()) -> str:
         """The answer of decoded ids, without the spaces of justification.

@@ -3,7 +3,7 @@
 NumPy's generators may change with its versions: a test pins hashes of every task's questions.
 """
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import jax
@@ -13,6 +13,7 @@ from s2sjax.errors import UserError
 
 T = TypeVar("T")
 Draw = Callable[[np.random.Generator, int], Sequence[T]]  # that many examples, with replacement
+Canonical = Callable[[Sequence[T]], Iterable[Hashable]]  # equal for what is the same
 Pairs = list[tuple[str, str]]  # source and target strings
 
 HELD_OUT_SEED = 2_014  # of the draws that all seeds of a study share
@@ -35,30 +36,32 @@ def shared_generator() -> np.random.Generator:
 
 def distinct(
     draw: Draw[T],
-    canonical: Callable[[T], Hashable],
+    canonical: Canonical[T],
     size: int,
     rng: np.random.Generator,
     seen: set[Any],
 ) -> list[T]:
-    """The first `size` draws whose canonical form is not in `seen`, and add those forms to it.
+    """The first `size` draws whose canonical form is not in `seen`; these forms are added to it.
 
     It does not end where fewer exist: see `require_enough`.
     """
     kept: list[T] = []
     at_a_time = max(64, size)
     while len(kept) < size:
-        for item in draw(rng, at_a_time):
-            form = canonical(item)
-            if form not in seen and len(kept) < size:
+        drawn = draw(rng, at_a_time)
+        for item, form in zip(drawn, canonical(drawn), strict=True):
+            if form not in seen:
                 seen.add(form)
                 kept.append(item)
+                if len(kept) == size:
+                    break
         at_a_time *= 2
     return kept
 
 
 def leak_free(
     draw: Draw[T],
-    canonical: Callable[[T], Hashable],
+    canonical: Canonical[T],
     sizes: Mapping[str, int],
     key: jax.Array,
     *,
@@ -75,7 +78,7 @@ def leak_free(
         pool = distinct(draw, canonical, sum(sizes.values()), shared, set())
         picked = [pool[i] for i in shared.permutation(len(pool)).tolist()]
         test, dev = picked[: sizes["test"]], picked[sizes["test"] :][: sizes["dev"]]
-        seen = {*map(canonical, test + dev)}
+        seen = {*canonical(test + dev)}
     else:
         test = distinct(draw, canonical, sizes["test"], shared, seen)
         dev = distinct(draw, canonical, sizes["dev"], shared, seen)

@@ -35,18 +35,12 @@ class Sentences:
     """
 
     train: str = "train.tsv"  # Training pairs: a file, or two with a comma between them
-    dev: str | None = None
-    """Pairs for the curves drawn while training; None takes some of the training file's."""
+    dev: str | None = None  # Pairs for the curves while training; None: some of the training file's
     test: str | None = None  # Pairs scored once, at the end; None takes some of the training file's
-    columns: str | None = None
-    """Which columns of a line are source and target, such as 1,2; None: a line has just two."""
-    dev_share: float = 0.05
-    """Share of the training file's sources for dev where it has no file. No source is in two
-    splits."""
+    columns: str | None = None  # Those of source and target, such as 1,2; None: a line has just two
+    dev_share: float = 0.05  # Share of the training file's sources for dev, where it has no file
     test_share: float = 0.05  # The same for test
-    stream: bool = False
-    """For files larger than memory: the training text stays on disk and is read a few times at the
-    start; its rows of ids are memory-mapped."""
+    stream: bool = False  # For files larger than memory: training text and rows stay on disk
     sha256: Annotated[str | None, tyro.conf.Suppress] = None
     """Hash of the files' content; `pinned` sets it, so that a run resumes with the same content."""
 

@@ -1,5 +1,6 @@
 """Copy, reverse and sort strings: tasks of known difficulty, for tests and controls."""
 
+import re
 from dataclasses import dataclass
 from functools import partial
 from string import ascii_lowercase
@@ -25,9 +26,7 @@ class Toy:
     symbols: int = 8  # Size of the alphabet, from 'a' on: at most 26
     min_length: int = 1  # Shortest string, in characters
     max_length: int = 6  # Longest string, in characters
-    longer: int = 0
-    """If not 0, the test has `test` more strings, each up to this many characters longer than
-    `max_length`."""
+    longer: int = 0  # If not 0: `test` more test strings, by up to so many characters longer
     train: int = 2_000  # Training strings
     dev: int = 200  # Strings for the curves drawn while training
     test: int = 200  # Strings scored once, at the end
@@ -36,12 +35,7 @@ class Toy:
         check_range(1, self, "min_length", "train", "dev", "test")
         check_range(1, self, "symbols", most=26)
         check_range(0, self, "longer", most=1_000)
-        if self.max_length < self.min_length:
-            raise UserError(
-                f"Toy.max_length must be at least Toy.min_length = {self.min_length}, "
-                f"not {self.max_length}"
-            )
-        check_range(1, self, "max_length", most=1_000)
+        check_range(self.min_length, self, "max_length", most=1_000)
         existing = self._existing(self.min_length, self.max_length)
         sampling.require_enough(sampling.split_sizes(self), existing, self.questions)
         if self.longer:
@@ -64,9 +58,7 @@ class Toy:
     def source_width(self) -> int:
         return self.max_length + self.longer
 
-    @property
-    def target_width(self) -> int:
-        return self.source_width
+    target_width = source_width
 
     @property
     def _alphabet(self) -> str:
@@ -82,11 +74,11 @@ class Toy:
         sizes = sampling.split_sizes(self)
         scarce = self.symbols**self.min_length < sum(sizes.values())
         draw = partial(self._strings, self.min_length, self.max_length)
-        drawn = sampling.leak_free(draw, str, sizes, key, pooled=scarce)
+        drawn = sampling.leak_free(draw, list, sizes, key, pooled=scarce)
         if self.longer:
             draw = partial(self._strings, self.max_length + 1, self.source_width)
             rng = sampling.shared_generator()
-            drawn["test"] += sampling.distinct(draw, str, self.test, rng, set())
+            drawn["test"] += sampling.distinct(draw, list, self.test, rng, set())
         return {split: [(s, self.answers(s)[0]) for s in rows] for split, rows in drawn.items()}
 
     def _strings(self, shortest: int, longest: int, rng: Generator, size: int) -> list[str]:
@@ -95,16 +87,11 @@ class Toy:
         return ["".join(row[:n]) for row, n in zip(rows, lengths, strict=True)]
 
     def answers(self, source: str) -> tuple[str, ...]:
-        if unknown := "".join(sorted(set(source) - set(self._alphabet))):
+        shortest, longest = self.min_length, self.source_width
+        if not re.fullmatch(f"[{self._alphabet}]{{{shortest},{longest}}}", source):
             raise UserError(
-                f"{quoted(source)} has characters outside the alphabet: {quoted(unknown)}; "
-                f"it is {self._alphabet!r}"
+                f"{quoted(source)} is no question of this run: it takes {shortest} to {longest} "
+                f"letters of {self._alphabet!r}"
             )
-        if not self.min_length <= len(source) <= self.source_width:
-            raise UserError(
-                f"{quoted(source)} has {len(source)} characters; "
-                f"this run takes {self.min_length} to {self.source_width}"
-            )
-        if self.kind == "copy":
-            return (source,)
-        return (source[::-1] if self.kind == "reverse" else "".join(sorted(source)),)
+        answers = {"copy": source, "reverse": source[::-1], "sort": "".join(sorted(source))}
+        return (answers[self.kind],)

@@ -80,12 +80,11 @@ class Vocabulary(ABC):
 
     def encode(self, text: str) -> list[int]:
         """Ids of the pieces of `text`; UserError for an unknown one where there is no unk."""
-        known = self._ids
-        ids = [known.get(piece, self.unk_id) for piece in self.pieces(text)]
+        known, unknown = self._ids, self.unk_id
+        ids = [known.get(piece, unknown) for piece in self.pieces(text)]
         if NO_SYMBOL in ids:
-            unknown = "".join(self.unknown(text))
             raise UserError(
-                f"{text!r} has characters outside the vocabulary: {unknown!r}; "
+                f"{text!r} has characters outside the vocabulary: {''.join(self.unknown(text))!r}; "
                 f"it holds {''.join(known)!r}"
             )
         return ids

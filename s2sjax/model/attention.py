@@ -19,11 +19,14 @@ from typing import NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Float
 
 from s2sjax.config import Model
 from s2sjax.model.initialisers import initialisers
 from s2sjax.model.linear import matmul
+from s2sjax.model.rnn import Mask, Outputs
+
+Steps = Float[Array, "batch *time hidden"]  # of one step, or of all steps at once
 
 _einsum = partial(jnp.einsum, precision=jax.lax.Precision.HIGHEST)
 _MASKED = -1e30  # minus infinity would give NaN in a row of padding alone
@@ -32,9 +35,9 @@ _MASKED = -1e30  # minus infinity would give NaN in a row of padding alone
 class Memory(NamedTuple):
     """The encoder's outputs and their keys; the mask is true at real symbols."""
 
-    values: Float[Array, "batch source_time hidden"]
-    keys: Float[Array, "batch source_time hidden"]
-    mask: Bool[Array, "batch source_time"] | None
+    values: Outputs
+    keys: Outputs
+    mask: Mask | None
 
 
 class Attention(nn.Module):
@@ -52,20 +55,14 @@ class Attention(nn.Module):
             self.v = self.param("v", init.kernel, (size, 1))
         self.wc = self.param("wc", init.kernel, (2 * size, size))
 
-    def memory(
-        self,
-        values: Float[Array, "batch source_time hidden"],
-        mask: Bool[Array, "batch source_time"] | None,
-    ) -> Memory:
+    def memory(self, values: Outputs, mask: Mask | None) -> Memory:
         """Compute the keys, once for all queries."""
         if self.config.attention == "dot":
             return Memory(values, values, mask)
         return Memory(values, matmul(values, self.wk, self.config.precision), mask)
 
-    def attend(
-        self, query: Float[Array, "batch *time hidden"], memory: Memory
-    ) -> tuple[Float[Array, "batch *time hidden"], Float[Array, "batch *time source_time"]]:
-        """Contexts and weights of queries: of one step, or of all steps at once."""
+    def attend(self, query: Steps, memory: Memory) -> tuple[Steps, Float[Array, "batch *time n"]]:
+        """Contexts and weights of queries."""
         steps = (1,) * (query.ndim - 2)  # so that masks and keys broadcast over the queries
         if self.config.attention == "additive":
             query = matmul(query, self.wq, self.config.precision)[..., None, :]
@@ -79,9 +76,7 @@ class Attention(nn.Module):
         weights = jax.nn.softmax(energies, axis=-1)
         return _einsum("b...s,bsh->b...h", weights, memory.values), weights
 
-    def readout(
-        self, context: Float[Array, "batch *time hidden"], top: Float[Array, "batch *time hidden"]
-    ) -> Float[Array, "batch *time hidden"]:
+    def readout(self, context: Steps, top: Steps) -> Steps:
         """Readouts of contexts and the decoder's top outputs."""
         joined = jnp.concatenate([context, top], axis=-1)
         return jnp.tanh(matmul(joined, self.wc, self.config.precision))

@@ -23,10 +23,8 @@ from s2sjax.model.decode import Collect, Step, without
 class Beam:
     """Search for the sequences with the best scores."""
 
-    size: int
-    """Hypotheses per row."""
-    length_penalty: float = 1.0
-    """Alpha of `penalty`: 0 compares log probabilities, 1 about log probabilities per symbol."""
+    size: int  # Hypotheses per row
+    length_penalty: float = 1.0  # 0 compares log probabilities, 1 about those per symbol
 
     def __post_init__(self) -> None:
         if not isinstance(self.size, int):

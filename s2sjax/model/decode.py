@@ -44,12 +44,9 @@ class Greedy:
 class Sampling:
     """Draw from the softmax with a temperature, truncated."""
 
-    temperature: float = 1.0
-    """Divides the logits; towards 0 sampling becomes greedy."""
-    top_k: int | None = None
-    """Keep the k likeliest symbols (Fan, Lewis & Dauphin, 2018); None keeps all."""
-    top_p: float = 1.0
-    """Keep the fewest symbols whose probabilities reach p (Holtzman et al., 2020)."""
+    temperature: float = 1.0  # Divides the logits; towards 0 sampling becomes greedy
+    top_k: int | None = None  # Keep the k likeliest (Fan, Lewis & Dauphin, 2018); None: all
+    top_p: float = 1.0  # Keep the fewest whose probabilities reach p (Holtzman et al., 2020)
 
     def __post_init__(self) -> None:
         if not self.temperature > 0:
@@ -79,9 +76,6 @@ class Sampling:
         return jax.random.categorical(key, self.truncate(logits)).astype(jnp.int32)
 
 
-Policy = Greedy | Sampling
-
-
 class Decoded(NamedTuple):
     """Decoded sequences; after its end symbol a row repeats it with log probability 0."""
 
@@ -95,7 +89,7 @@ def decode(
     carry: Any,
     start: Int[Array, " batch"],
     *,
-    policy: Policy,
+    policy: Greedy | Sampling,
     eos_id: int,
     max_decode_len: int,
     never: tuple[int, ...] = (),

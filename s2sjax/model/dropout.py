@@ -1,14 +1,12 @@
 """Dropout (Srivastava et al., 2014): on where a noise with a rate is given, else off."""
 
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from s2sjax.config import Model
-
-RateName = Literal["dropout", "recurrent_dropout"]
 
 
 class Rates(NamedTuple):
@@ -33,16 +31,16 @@ class DropoutNoise(NamedTuple):
 Noise = DropoutNoise | None  # None drops nothing
 
 
-def dropout_mask(noise: Noise, name: RateName, shape: tuple[int, ...]) -> Array | None:
-    """Draw 0 with the probability of the rate, else ``1 / (1 - rate)``; None without a rate."""
-    if noise is None or (rate := getattr(noise.rates, name)) is None:
+def dropout_mask(noise: Noise, rate_name: str, shape: tuple[int, ...]) -> Array | None:
+    """Draw 0 with the probability of a rate, else ``1 / (1 - rate)``; None without that rate."""
+    if noise is None or (rate := getattr(noise.rates, rate_name)) is None:
         return None
     return jax.random.bernoulli(noise.key, 1 - rate, shape) / (1 - rate)
 
 
-def dropout(x: Float[Array, "*n"], name: RateName, noise: Noise) -> Float[Array, "*n"]:
+def dropout(x: Float[Array, "*n"], noise: Noise) -> Float[Array, "*n"]:
     """Multiply by a drawn mask."""
-    mask = dropout_mask(noise, name, x.shape)
+    mask = dropout_mask(noise, "dropout", x.shape)
     return x if mask is None else x * mask
 
 

@@ -12,10 +12,9 @@ saitoh    normal/sqrt(rows)        the same                0                  no
 
 They are a confound: on sentence pairs attention was learned with torch's weights and not with
 Keras'. torch trains a second bias vector, redundant except in a GRU's candidate; only that part
-exists here. Sources: keras ``layers/rnn/lstm.py``, ``gru.py``,
-``simple_rnn.py`` and ``layers/core/embedding.py``; flax ``linen/recurrent.py`` and
-``linen/linear.py``; torch ``nn/modules/rnn.py`` and ``sparse.py``; Sutskever, Vinyals & Le (2014),
-section 3.4; K. Saitoh, *Deep Learning from Scratch 2* (2018), chapter 7.
+exists here. Sources: keras ``layers/rnn`` and ``layers/core/embedding.py``; flax ``linen``; torch
+``nn/modules/rnn.py`` and ``sparse.py``; Sutskever, Vinyals & Le (2014), section 3.4; K. Saitoh,
+*Deep Learning from Scratch 2* (2018), chapter 7.
 """
 
 from collections.abc import Callable
@@ -50,11 +49,8 @@ def _normal(divisor: Callable[[tuple[int, ...]], float]) -> Init:
 
 
 def _forget_one(cell: Cell) -> Init:  # Jozefowicz, Zaremba & Sutskever (2015)
-    def init(key, shape):
-        by_gate = jnp.zeros(shape).reshape(cell.gates, -1)
-        return by_gate.at[cell.forget_gate].set(1.0).reshape(shape)
-
-    return init
+    ones = jnp.array([float(gate == cell.forget_gate) for gate in range(cell.gates)])
+    return lambda key, shape: jnp.repeat(ones, shape[0] // cell.gates)
 
 
 def _per_gate(init: Init, gates: int) -> Init:
@@ -72,8 +68,7 @@ def initialisers(preset: Initialiser, hidden_size: int, cell: Cell = CELLS["lstm
     match preset:
         case "keras":
             glorot = jax.nn.initializers.glorot_uniform()
-            gate_bias = zeros if cell.forget_gate is None else _forget_one(cell)
-            return Initialisers(glorot, orthogonal, gate_bias, zeros, _uniform(0.05))
+            return Initialisers(glorot, orthogonal, _forget_one(cell), zeros, _uniform(0.05))
         case "flax":
             # All gates have one fan-in, so their input kernels can be drawn together.
             lecun, per_gate = jax.nn.initializers.lecun_normal(), _per_gate(orthogonal, cell.gates)

@@ -12,11 +12,8 @@ from s2sjax.model.initialisers import initialisers
 from s2sjax.model.linear import look_up
 from s2sjax.model.rnn import Mask, Outputs, Projected, ProjectedStep, Recurrent
 
-Carries = tuple[Carry, ...]
-"""The carry of every layer, from the bottom; two directions are concatenated."""
-
-RecurrentMasks = tuple[Hidden | None, ...]
-"""A dropout mask of every layer for its recurrent products, the same at every step."""
+Carries = tuple[Carry, ...]  # of every layer, from the bottom; two directions are concatenated
+RecurrentMasks = tuple[Hidden | None, ...]  # of every layer, the same at every step
 
 _RECURRENT = 2**31 - 1  # folded into the key; no layer has this index
 
@@ -76,7 +73,7 @@ class Layers(nn.Module):
         noisy = noise is not None and noise.rates.dropout is not None
         if noisy or tokens.size < self.vocab_size:
             embedded = look_up(self.embedding, tokens)
-            return self._project(0, dropout(embedded, "dropout", noise))
+            return self._project(0, dropout(embedded, noise))
         return look_up(self._project(0, self.embedding), tokens)
 
     def project_context(self, context: Hidden) -> ProjectedStep:
@@ -101,7 +98,7 @@ class Layers(nn.Module):
         last, outputs = [], z
         for i in range(self.num_layers):
             if i:
-                z = self._project(i, dropout(outputs, "dropout", fold_in(noise, i)))
+                z = self._project(i, dropout(outputs, fold_in(noise, i)))
             carry = None if carries is None else carries[i]
             carry, outputs = self._run(i, z, carry, mask, recurrent_masks[i])
             last.append(carry)
@@ -127,7 +124,7 @@ class Layers(nn.Module):
         new = []
         for i in range(self.num_layers):
             if i:
-                z = self._project(i, dropout(new[-1].h, "dropout", fold_in(noise, i)))
+                z = self._project(i, dropout(new[-1].h, fold_in(noise, i)))
             new.append(self._cells(i)[0].step(z, carries[i], recurrent_masks[i]))
         return tuple(new), new[-1].h
 

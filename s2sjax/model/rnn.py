@@ -59,12 +59,6 @@ def zero_carry(cell: Cell, z: ProjectedStep) -> Carry:
     return Carry(zero if cell.has_c else None, zero)
 
 
-def _derived(*arguments):
-    """`_scan` with JAX's own gradient."""
-    return _scan_forward(*arguments)[0]
-
-
-@partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _scan(config, weights, z, carry, mask, dropout_mask):
     """A time-major layer from a given carry: (last carry, hidden states)."""
     return _scan_forward(config, weights, z, carry, mask, dropout_mask)[0]
@@ -108,7 +102,8 @@ def _scan_backward(config, residuals, gradients):
     return d_weights, dz, d_carry, None, None
 
 
-_scan.defvjp(_scan_forward, _scan_backward)
+_scan_by_hand = jax.custom_vjp(_scan, nondiff_argnums=(0,))
+_scan_by_hand.defvjp(_scan_forward, _scan_backward)
 
 
 class Recurrent(nn.Module):
@@ -126,9 +121,8 @@ class Recurrent(nn.Module):
         wh = self.param("wh", init.recurrent, (size, gates))
         self.b = self.param("b", init.gate_bias, (gates,))
         bn = self.param("bn", init.bias, (size,)) if cell.second_bias else None
-        shapes = {name: (rows, size) for name, rows in cell.weights.items()}
-        further = tuple(self.param(n, init.kernel, shape) for n, shape in shapes.items())
-        self.weights = Weights(wh, bn, further)
+        further = [self.param(n, init.kernel, (rows, size)) for n, rows in cell.weights.items()]
+        self.weights = Weights(wh, bn, tuple(further))
 
     def project(self, inputs: Float[Array, "*n part"], first_row: int = 0) -> Float[Array, "*n g"]:
         """``z = x wx + b``; inputs may be a part, as in `affine`."""
@@ -148,7 +142,7 @@ class Recurrent(nn.Module):
         product; it has no gradient.
         """
         cell = find_cell(self.config.cell)
-        scan = partial(_scan if cell.gradient else _derived, self.config, self.weights)
+        scan = partial(_scan_by_hand if cell.gradient else _scan, self.config, self.weights)
         z, mask = jnp.swapaxes(z, 0, 1), None if mask is None else mask.T
         if carry is not None:
             last, hidden = scan(z, carry, mask, dropout_mask)

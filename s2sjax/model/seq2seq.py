@@ -28,7 +28,6 @@ _OUTPUT, _EMBEDDING = 2**31 - 2, 2**31 - 4
 Sources = Int[Array, "batch source_time"]
 Targets = Int[Array, "batch target_time"]
 Logits = Float[Array, "batch target_time vocab"]
-Alignment = Float[Array, "batch target_time source_time"]
 
 
 class State(NamedTuple):
@@ -155,7 +154,7 @@ class Seq2Seq(nn.Module):
 
     def _logits(self, context, top, encoding, noise):
         readout = top if context is None else self.attention.readout(context, top)
-        logits = self.output(dropout(readout, "dropout", fold_in(noise, _OUTPUT)))
+        logits = self.output(dropout(readout, fold_in(noise, _OUTPUT)))
         if encoding.logit_offset is None:
             return logits
         return logits + _over_time(encoding.logit_offset, logits.shape[:-1])
@@ -167,7 +166,7 @@ class Seq2Seq(nn.Module):
 
     def decode_forced(
         self, encoding: Encoding, target_in: Targets, noise: Noise = None
-    ) -> tuple[Logits, Alignment | None]:
+    ) -> tuple[Logits, Float[Array, "batch target_time source_time"] | None]:
         """Logits given the gold symbols, and the attention weights of every step, if any."""
         z = self._project_targets(target_in, encoding, noise)
         context = alignment = None

@@ -42,8 +42,7 @@ STYLE = {
 }
 # Line styles of the floors: each has its own, so that a legend can name it.
 FLOORS = ((0, (5, 3)), (0, (1, 1.5)), (0, (6, 2, 1, 2)), (0, (9, 3)), (0, (3, 1, 1, 1, 1, 1)))
-# Names of installed fonts to try for characters that DejaVu Sans lacks.
-EAST_ASIAN = "CJK|Hei|Gothic|Hiragino|PingFang|Song|Ming|Unicode MS"
+EAST_ASIAN = "CJK|Hei|Gothic|Hiragino|PingFang|Song|Ming|Unicode MS"  # fonts, where installed
 
 
 @contextmanager

@@ -17,7 +17,6 @@ from s2sjax.report.results import Results, by_seed, series
 from s2sjax.report.stats import LEVEL, Comparison, compare, holm, next_seed_range
 from s2sjax.report.tables import NONE, Table, difference, number, quantity, score, unit
 
-Split = Literal["train", "dev", "test"]
 Verdict = Literal["held", "failed", "open"]
 Expect = Literal["equal", "greater", "less"]
 Ends = tuple[float, float] | None  # of an interval
@@ -33,7 +32,7 @@ class Published(NamedTuple):
     value: float | None  # in the unit in which our metric is stored; None: nobody published one
     arm: str
     metric: str
-    split: Split = "test"
+    split: Literal["train", "dev", "test"] = "test"
     epoch: int | Literal["best"] | None = None  # None: the last one; "best": each seed's best
     source: str = ""  # where it was printed
     setting: str = ""  # in which it was measured
@@ -164,9 +163,6 @@ def paired_values(results: Results, a: str, b: str, metric: str) -> tuple[list[f
     """The values that `paired` compares: ``a[i]`` and ``b[i]`` are of the same seed."""
     values_a, values_b = by_seed(results, a, metric), by_seed(results, b, metric)
     shared = sorted(values_a.keys() & values_b.keys())
-    if not shared:
-        seeds = f"{[*values_a]} and {[*values_b]}"
-        raise ValueError(f"Arms {a!r} and {b!r} share no seed: they have {seeds}.")
     return [values_a[s] for s in shared], [values_b[s] for s in shared]
 
 
@@ -230,14 +226,12 @@ def _named(table: Table, metrics: Sequence[str]) -> Table:
     return replace(table, title=title, rows=rows)
 
 
-def epochs_to(
-    results: Results, arm: str, metric: str, threshold: float, split: Split = "dev"
-) -> dict[int, int | None]:
-    """``{seed: epoch}``: the first evaluated epoch that reached a threshold, or None."""
+def epochs_to(results: Results, arm: str, metric: str, threshold: float) -> dict[int, int | None]:
+    """``{seed: epoch}``: the first epoch evaluated on dev that reached a threshold, or None."""
     sign = -1 if tables.lower_is_better(metric) else 1
     return {
         seed: next((e for e, value in curve.items() if sign * value >= sign * threshold), None)
-        for seed, curve in series(results, arm, metric, split).items()
+        for seed, curve in series(results, arm, metric, "dev").items()
     }
 
 

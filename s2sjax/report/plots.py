@@ -2,12 +2,11 @@
 
 A picture shows every seed and every floor, and says how many seeds there are and what its marks
 mean. An arm has the colour of its place among the arms. The same records give the same bytes.
-Where something cannot be drawn, a ValueError says so and no file is written.
+Where there is nothing to draw, a ValueError says so and no file is written.
 """
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -68,9 +67,6 @@ def step_curves(
 
     `epochs` is ``{arm: {seed: epoch, or None if never}}``; training ended at epoch `last`.
     """
-    for arm, seeds in epochs.items():
-        if not seeds or max((e for e in seeds.values() if e is not None), default=0) > last:
-            raise ValueError(f"Arm {arm!r} has no seed, or one beyond epoch {last}: {seeds}.")
     note = seed_note(map(len, epochs.values()), "A step is a seed.")
     with page(path, canvas.height_for(epochs, 4.2), title, note) as figure:
         axes = figure.add_subplot()
@@ -98,14 +94,12 @@ def _against_epochs(axes: Any, last: int, metric: str) -> None:
 
 def accuracy_by_position(results: Results, path: Path) -> None:
     """Draws test accuracy against the output position, teacher-forced and free-running."""
-    measured = {(r["arm"], r["metric"]) for r in results["records"] if r["split"] == "test"}
+    of_position = r"(teacher_forced|free_running)/position_(\d+)"
     panels: dict[str, dict[str, dict[int, list[float]]]] = {}
-    for arm, metric in measured:
-        if match := re.fullmatch(r"(teacher_forced|free_running)/position_(\d+)", metric):
+    for arm, metric, split in {(r["arm"], r["metric"], r["split"]) for r in results["records"]}:
+        if split == "test" and (match := re.fullmatch(of_position, metric)):
             groups = panels.setdefault(match[1], {name: {} for name in arms(results)})
             groups[arm][int(match[2])] = values(results, arm, metric)
-    if not panels:
-        raise ValueError(f"No test records of accuracy by position; there are {sorted(measured)}.")
     drawn = [
         (of, {p: str(p) for p in sorted(set().union(*of.values()))}, mode.replace("_", "-"))
         for mode, of in sorted(panels.items(), reverse=True)
@@ -121,9 +115,6 @@ def shares_by_category(
     `groups` is ``{arm: {category: [share of each seed]}}``; `counts` is the number of questions by
     category.
     """
-    for arm, shares in groups.items():
-        if not shares or not shares.keys() <= counts.keys():
-            raise ValueError(f"Arm {arm!r} has categories {[*shares]}, counted are {[*counts]}.")
     labels = {category: f"{category}\n{count:,}" for category, count in counts.items()}
     _draw_categories(path, title, [(groups, labels, f"{xlabel}; below: number of questions")])
 
@@ -268,20 +259,12 @@ def _draw_rows(
             canvas.legend(figure, legend, "outside lower left")
 
 
-@dataclass(frozen=True)
-class Heat:
-    """A matrix without negative numbers, and the characters along its sides."""
+class Heat(NamedTuple):
+    """A matrix of finite numbers from 0 on, and the characters along its sides."""
 
     matrix: NDArray[np.floating]  # [outputs, inputs]
     outputs: Sequence[str]
     inputs: Sequence[str]
-
-    def __post_init__(self) -> None:
-        shape = (len(self.outputs), len(self.inputs))
-        if self.matrix.shape != shape or not self.matrix.size:
-            raise ValueError(f"A heat map is {shape} characters, its matrix {self.matrix.shape}.")
-        if not (np.isfinite(self.matrix) & (self.matrix >= 0)).all():
-            raise ValueError("A heat map has finite numbers from 0 on, but one is not.")
 
 
 Heats = Mapping[str, Mapping[str, Heat]]
@@ -297,8 +280,6 @@ def heat_maps(
     have its lowest colour.
     """
     heats = [(row, column, heat) for row in panels for column, heat in panels[row].items()]
-    if not heats:
-        raise ValueError(f"There is nothing to draw: {title}.")
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import LogNorm, Normalize
     from matplotlib.ticker import LogLocator

@@ -78,7 +78,7 @@ def series(results: Results, arm: str, metric: str, split: str) -> dict[int, dic
     """``{seed: {epoch: value}}`` of one arm, seeds and epochs ascending."""
     curves: dict[int, dict[int, float]] = defaultdict(dict)
     for record in results["records"]:
-        if (record["arm"], record["metric"], record["split"]) == (arm, metric, split):
+        if record["metric"] == metric and record["arm"] == arm and record["split"] == split:
             curves[record["seed"]][record["epoch"]] = record["value"]
     if not curves:
         known = {

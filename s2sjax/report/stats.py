@@ -108,8 +108,6 @@ def interval(values: Sequence[float] | Values) -> tuple[float, tuple[float, floa
 def next_seed_range(values: Sequence[float] | Values) -> tuple[float, float]:
     """The 95 % prediction interval of one more seed, if seeds are normally distributed."""
     x = _finite(values, "the values of a prediction")
-    if len(x) < 2:
-        raise ValueError(f"A prediction needs at least two seeds, but there is only {x.tolist()}.")
     return _student(x, 1 + 1 / len(x))
 
 

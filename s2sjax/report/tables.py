@@ -141,12 +141,6 @@ class Table:
     rows: tuple[tuple[str, ...], ...]  # each with one cell for each header
     note: str = ""  # what a reader must know about the numbers
 
-    def __post_init__(self) -> None:
-        n = len(self.headers)
-        for row in self.rows:
-            if len(row) != n:
-                raise ValueError(f"{self.title!r} has {n} columns, but a row has {len(row)}.")
-
     def markdown(self, *, heading: bool = False) -> str:
         """A pipe table (GitHub's Markdown) with aligned columns; `heading` puts its title above."""
         lines = [[as_markdown(cell) for cell in row] for row in (self.headers, *self.rows)]

@@ -37,7 +37,8 @@ def submit(sweep: Sweep, script: Path, options: Sequence[str]) -> Iterator[str]:
     todo = [job for job in sweep.unfinished() if job not in queued]
     limit = re.search(r"MaxArraySize\s*=\s*(\d+)", _output("scontrol", "show", "config"))
     most = int(limit[1] if limit else USUAL) - 1  # tasks are numbered from 1 to below the limit
-    batch = ["sbatch", "--parsable", f"--chdir={script.parents[1]}", *options]
+    where = [f"--chdir={script.parents[1]}", f"--output={folder}/%j.out"]
+    batch = ["sbatch", "--parsable", *where, *options]
     for first in range(0, len(todo), most):
         jobs = todo[first : first + most]
         number = 1 + max((int(path.stem) for path in folder.glob("*.txt")), default=0)

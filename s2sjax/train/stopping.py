@@ -2,7 +2,7 @@
 
 A thread reads the signals, because the main thread handles none while a program compiles. While a
 run trains, the first signal is a request: the loop saves and ends. If the loop does not notice it
-soon, or a second signal comes, the process ends at once. That harms no checkpoint.
+soon, or Ctrl-C is pressed again, the process ends at once. That harms no checkpoint.
 """
 
 import os
@@ -55,7 +55,9 @@ class Stop:
         if not self._training:
             end(number, "stopped")
         if self.signal is not None:
-            end(number, "stopped at once")
+            if number == signal.SIGINT:
+                end(number, "stopped at once")
+            return  # Slurm sends SIGTERM twice: to every process, and once more through srun
         busy = (number, "stopped while a program compiled or ran")
         self._timer = threading.Timer(GRACE, end, busy)
         self._timer.daemon = True
