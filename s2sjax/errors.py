@@ -8,6 +8,7 @@ code  what a batch job does
   78  never starts it again: settings or files are wrong
    1  may start it again: the machine failed (no room, no rights), or the code did
  130  nothing: a person pressed Ctrl-C
+ 134  may start it again: of several processes, one did not come or has died
 ====  ============================================================================================
 """
 

@@ -223,7 +223,8 @@ def run(
         else:
             left_out |= {f"{arm} seed {seed}": why for seed, why in seeds.items()}
     records = in_order(records)
-    pairs = [(a, b) for a, b in pairs if not {a, b} & {*left_out}]
+    of_arm = {arm: {r["seed"] for r in records if r["arm"] == arm} for arm in ablation.arms}
+    pairs = [(a, b) for a, b in pairs if of_arm[a] & of_arm[b]]  # they may lack different seeds
     results = {
         **identity,
         "config_hash": config_hash(config),

@@ -53,7 +53,10 @@ class Distributed:
         )
 
     def join(self, seconds: int = 300) -> None:
-        """Wait so long for the others, before JAX starts; UserError where they do not come."""
+        """Wait so long for the others, before JAX starts; UserError where nothing says who they are.
+
+        Where they do not come, or one dies later, JAX aborts the process: exit code 134.
+        """
         if not self.joins:
             return
         try:
