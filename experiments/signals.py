@@ -1,7 +1,7 @@
 """How soon does a run honour a signal, and does it end in the same bits?
 
-The command: ``python experiments/signals.py [--signals 100]``. It starts a small run, sends it a
-signal (SIGTERM, SIGUSR1 or SIGHUP) at a random moment, waits for the end, and starts the same
+The command: ``python experiments/signals.py [--signals 100]``. It starts a small run, sends it
+SIGTERM, SIGUSR1, SIGHUP or SIGKILL at a random moment, waits for the end, and starts the same
 command again, until the run is finished; then the next run. The table has a row for each phase in
 which signals came. Every finished run is compared, bit for bit, with one that nothing stopped.
 
@@ -28,8 +28,8 @@ from s2sjax.report.results import load_results
 from s2sjax.report.tables import Table
 
 SCRIPT = Path(__file__).with_name("reverse_vs_forward.py")
-OPTIONS = "smoke --train.epochs 60 --train.eval-every 1 --train.checkpoint-every 10"
-SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
+OPTIONS = "smoke --seeds 2 --train.epochs 20 --train.eval-every 1 --train.checkpoint-every 5"
+SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP, signal.SIGKILL)
 PHASES = {  # by the last line that was printed
     "": "starting: Python and its imports",
     "program": "drawing questions, compiling",
@@ -37,6 +37,7 @@ PHASES = {  # by the last line that was printed
     "scoring": "scoring the trained models",
     "drawing": "writing the report",
 }
+KILLED = "any of these, killed with SIGKILL"
 
 
 @dataclass(frozen=True)
@@ -91,7 +92,9 @@ def signals() -> None:
             try:
                 process.wait(rng.uniform(0, longest))
             except subprocess.TimeoutExpired:
-                number, at = rng.choice(SIGNALS), phase(log.read_text(errors="replace"))
+                number = rng.choice(SIGNALS)
+                at = phase(log.read_text(errors="replace"))
+                at = KILLED if number == signal.SIGKILL else at
                 asked = time.monotonic()
                 process.send_signal(number)
                 code = process.wait()
@@ -112,7 +115,7 @@ def signals() -> None:
             *(f"{f(s for s, _ in found):.1f} s" for f in (median, max)),
             ", ".join(map(str, sorted({code for _, code in found}))),
         )
-        for name in PHASES.values()
+        for name in (*PHASES.values(), KILLED)
         if (found := rows[name])
     ]
     title = f"{sent} signals, {runs} runs finished, all with the same numbers"

@@ -53,7 +53,7 @@ class Distributed:
         )
 
     def join(self, seconds: int = 300) -> None:
-        """Wait so long for the others, before JAX starts; UserError where nothing says who they are.
+        """Wait so long for the others; UserError where nothing says who they are. Call it first.
 
         Where they do not come, or one dies later, JAX aborts the process: exit code 134.
         """
