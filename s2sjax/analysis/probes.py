@@ -1,0 +1,473 @@
+"""What the encoder knows: digits and carries that linear probes read from its last state.
+
+Has a reader of ``a+b`` only *remembered* the digits when the decoder starts, or already *added*
+them? A run is trained again. From the state that the decoder receives, and from each state that
+it predicts a digit from (the right symbols before it given), a linear classifier (Alain & Bengio,
+2017) reads every digit of the operands and of the sum, and every carry. One half of the run's test
+questions of full length fits it, the other half scores it.
+
+The classifier is linear discriminant analysis by penalised regression on one-hot labels (Hastie,
+Tibshirani & Buja, 1994). The regression alone masks classes that lie in line, as digits do whose
+size is what a state holds (Hastie et al., *The Elements of Statistical Learning*, section 4.2).
+
+Floors: the most frequent class; the same probe fitted to shuffled labels; and the same probe of the
+*operands' digits themselves*, one-hot, which is perfect memory without adding. A carry is a
+threshold of a sum of digits, so that memory alone reads it well; a digit of the sum it does not.
+
+The causal check: between two questions the part of the encoder's last state that lies in the span
+of a digit's probe is exchanged. Does the answer's digit follow? The floor is a random span of the
+same dimension.
+
+`predictions` were written before any of this was measured.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from s2sjax.analysis.gradients import PLACES, again, target_steps
+from s2sjax.data.rows import Examples, Formatter
+from s2sjax.data.tasks import Addition, Pairs
+from s2sjax.model.decode import Greedy, decode
+from s2sjax.model.seq2seq import State
+from s2sjax.report.claims import Prediction, paired
+from s2sjax.report.plots import Heat, Heats
+from s2sjax.report.results import Record, Results, series, values
+from s2sjax.report.tables import NONE, Table, difference, paired_note, quantity, score
+from s2sjax.study.group import Group
+from s2sjax.train.replicas import fetch, lift, stack
+from s2sjax.train.step import Params, Trainer
+
+QUESTIONS = 2_000  # probes are fitted and scored on at most so many
+PENALTY = 0.01  # of the regression, on features of unit variance, times the number of questions
+KINDS = {"first": "operands", "second": "operands", "sum": "sums", "carry": "carries"}
+"""By kind of label, the mean over labels that it is a part of."""
+MEANS = tuple(dict.fromkeys(KINDS.values()))
+WRITING, SHUFFLED, SWAPPED, RANDOM = ", writing", ", shuffled", ", swapped", ", random span"
+"""After an arm's name: of the states that predict a label's place; shuffled labels; the swaps."""
+FREQUENT, KNOWN = ", most frequent", ", operands known"
+"""After an arm's name: what is read without its states."""
+
+MEANING = (
+    "A linear probe reads each digit and carry from the state that the decoder starts from. Half "
+    "of the test questions of full length fit it, the other half score it; the model was trained "
+    "on neither. The probe of the operands' digits themselves says how much of the sum memory "
+    "without adding gives."
+)
+SCALE = (
+    "share read right (0: as by the most frequent class)",
+    "mean over seeds; u units, t tens, h hundreds, k thousands; read: the encoder's last state",
+)
+"""Label and note of the picture of `heats`."""
+
+
+def facts(pairs: Pairs, digits: int) -> dict[str, Int[np.ndarray, " n"]]:
+    """Every digit of two operands and of their sum, and every carry out of a place, by name.
+
+    A place is u for units, t for tens and so on; the carry out of the highest place is the sum's
+    first digit, where it has one more than the operands can have.
+    """
+    operands = np.array([[int(term) for term in question.split("+")] for question, _ in pairs])
+    found = {}
+    for kind in KINDS:
+        for place in reversed(range(digits)):
+            power = 10**place
+            first, second = operands.T // power % 10
+            carry = (operands % (10 * power)).sum(axis=1) >= 10 * power
+            total = operands.sum(axis=1) // power % 10
+            of = {"first": first, "second": second, "sum": total, "carry": carry.astype(int)}
+            found[f"{kind} {PLACES[place]}"] = of[kind]
+    return found
+
+
+class Probe(NamedTuple):
+    """A linear classifier: the class with the highest ``x directions + bias``."""
+
+    classes: Int[np.ndarray, " k"]
+    directions: Float[np.ndarray, "features k"]
+    bias: Float[np.ndarray, " k"]
+
+    def read(self, x: Float[np.ndarray, "n features"]) -> Int[np.ndarray, " n"]:
+        """The class of every row."""
+        return self.classes[np.argmax(x @ self.directions + self.bias, axis=1)]
+
+
+def ridge(
+    x: Float[np.ndarray, "n features"], y: Float[np.ndarray, "n k"], penalty: float = PENALTY
+) -> Float[np.ndarray, "features k"]:
+    """The w of least ``|x w - y|^2 / n + penalty |w|^2``."""
+    n, features = x.shape
+    return np.linalg.solve(x.T @ x + penalty * n * np.eye(features), x.T @ y)
+
+
+def fit(x: Float[np.ndarray, "n features"], labels: Sequence[Int[np.ndarray, " n"]]) -> list[Probe]:
+    """Probes of several labels: features have mean 0, and variance 1 where they vary."""
+    classes = [np.unique(label) for label in labels]
+    one_hots = [np.equal.outer(y, c).astype(float) for y, c in zip(labels, classes, strict=True)]
+    shares = [one_hot.mean(axis=0) for one_hot in one_hots]
+    weights = ridge(x, np.concatenate(one_hots, axis=1) - np.concatenate(shares))
+    found, ends = [], np.cumsum([len(c) for c in classes])[:-1]
+    for c, y, share, w in zip(
+        classes, one_hots, shares, np.split(weights, ends, axis=1), strict=True
+    ):
+        fitted = x @ w
+        means = y.T @ fitted / y.sum(axis=0)[:, None]
+        off = fitted - y @ means
+        within = off.T @ off / len(x) + 1e-6 * np.eye(len(c))  # the columns of w add up to 0
+        to_mean = np.linalg.solve(within, means.T)
+        bias = np.log(share) - (means * to_mean.T).sum(axis=1) / 2
+        found.append(Probe(c, w @ to_mean, bias))
+    return found
+
+
+def swapped(
+    x: Float[np.ndarray, "n features"],
+    other: Float[np.ndarray, "n features"],
+    directions: Float[np.ndarray, "features k"],
+) -> Float[np.ndarray, "n features"]:
+    """`x` with the part of `other` in the span of some directions."""
+    u, sizes, _ = np.linalg.svd(directions, full_matrices=False)
+    basis = u[:, sizes > 1e-6 * sizes[0]]
+    return x + (other - x) @ basis @ basis.T
+
+
+def flat(state: State) -> Float[Array, "batch features"]:
+    """The carries of all layers side by side; of an LSTM c, then h."""
+    return jnp.concatenate(jax.tree.leaves(state.carries), axis=-1)
+
+
+def states(
+    trainer: Trainer, params: Params, examples: Examples, at: Int[Array, "n columns"]
+) -> Float[Array, "n columns features"]:
+    """The states that the decoder predicts step `at` from, counted from 1, the right symbols given.
+
+    0 is the one that it starts from: the encoder's last, as the settings pass it on.
+    """
+    encoding = trainer.encode(params, examples.source)
+
+    def step(state, token):
+        state, _ = trainer.step(params, state, token, encoding)
+        return state, flat(state)
+
+    start = encoding.initial_state
+    _, after = jax.lax.scan(step, start, examples.target[:, :-1].T)
+    every = jnp.concatenate([flat(start)[None], after])
+    return jnp.take_along_axis(jnp.swapaxes(every, 0, 1), at[:, :, None], axis=1)
+
+
+def written(
+    trainer: Trainer, params: Params, examples: Examples, start: Float[Array, "n features"]
+) -> Int[Array, "n time"]:
+    """Greedy answers of a decoder that starts from other carries, `flat`, than the encoder's."""
+    encoding = trainer.encode(params, examples.source)
+    leaves, tree = jax.tree.flatten(encoding.initial_state.carries)
+    carries = jax.tree.unflatten(tree, jnp.split(start, len(leaves), axis=-1))
+    return decode(
+        lambda state, token: trainer.step(params, state, token, encoding),
+        encoding.initial_state._replace(carries=carries),
+        examples.target[:, 0],
+        policy=Greedy(),
+        eos_id=trainer.eos_id,
+        max_decode_len=examples.target.shape[1] - 1,
+        keys=jax.random.split(jax.random.key(0), len(start)),  # greedy draws nothing
+    ).tokens
+
+
+class Asked(NamedTuple):
+    """The questions that a replica is probed with."""
+
+    formatter: Formatter
+    pairs: Pairs
+    labels: dict[str, Int[np.ndarray, " n"]]  # `facts`
+    columns: list[str]  # places in the order of writing
+    at: Int[np.ndarray, "n columns"]  # 0, then the steps that predict them; of one given, 0
+
+    def digits_of(self, ids: Int[np.ndarray, "n time"]) -> Int[np.ndarray, "places n"]:
+        """Of answers to the last n questions, the digit at each place from the units on, or -1."""
+        places = range(len(self.columns))
+        found = np.full((len(places), len(ids)), -1)
+        for i, (own, (_, gold)) in enumerate(zip(ids, self.pairs[-len(ids) :], strict=True)):
+            text = self.formatter.read(own, self.formatter.given(gold))[::-1]
+            for place in places:
+                if text[place : place + 1].isdigit():
+                    found[place, i] = int(text[place])
+        return found
+
+
+def ask(formatter: Formatter, pairs: Pairs, digits: int) -> Asked:
+    """Questions whose operands have as many digits."""
+    steps = [["", *target_steps(formatter, gold)] for _, gold in pairs]
+    places = sorted(PLACES[:digits], key=lambda place: _step(steps[0], place))
+    at = [[0, *(_step(own, place) for place in places)] for own in steps]
+    return Asked(formatter, pairs, facts(pairs, digits), places, np.array(at, np.int32))
+
+
+def _step(steps: Sequence[str], place: str) -> int:
+    return steps.index(place) if place in steps else 0
+
+
+def _mean_of(label: str) -> str | None:
+    return KINDS.get(label.split()[0])
+
+
+def _questions(group: Group, arm: str) -> list[Pairs]:
+    width = group.arms[arm].task.source_width
+    return [[p for p in of["test"] if len(p[0]) == width] for of in group.pairs(arm)]
+
+
+def can_probe(group: Group, arm: str) -> bool:
+    """Whether an arm adds two numbers, and its decoder starts from the encoder's last state."""
+    task, model = group.arms[arm].task, group.arms[arm].model
+    sums = isinstance(task, Addition) and (task.operator, task.terms) == ("+", 2)
+    starts = model.decoder == "state" and model.decoder_init != "zero"
+    short = sums and task.target_width <= len(PLACES)
+    return starts and short and len(_questions(group, arm)[0]) > 1
+
+
+def probe(group: Group, at: Sequence[int], on_epoch: Callable[[int], None]) -> Results:
+    """Train a group again; probe the states of its replicas after some epochs, swap at the last.
+
+    `can_probe` is true of each arm; `at` are ascending epochs, 0 is before training; `on_epoch` is
+    called after each epoch with its number. A replica that has diverged is left out.
+
+    Returns shares as the records of results. Their metric is a name of `facts`, or the mean over
+    a value of `KINDS`. Their arm is an arm, for the encoder's last state; ``ARM, before PLACE`` for
+    the states that predict a place; or has one of the endings of this file. That of a swap is the
+    share of digits that follow, of those that should change and that the model has right in both
+    questions. ``epoch_loss`` is the training's.
+    """
+    mesh, trainer, model = group.programs.mesh, group.programs.trainer, group.run.model
+    pairs = [own for arm in group.arms for own in _questions(group, arm)]
+    half = min(QUESTIONS, *map(len, pairs)) // 2
+    asked, examples = [], []
+    for own, (arm, _) in zip(pairs, group.replicas, strict=True):
+        formatter, task = group.formatter(arm), group.arms[arm].task
+        assert isinstance(task, Addition)
+        asked.append(ask(formatter, own[: 2 * half], task.digits))
+        examples.append(formatter.examples(own[: 2 * half]))
+    inputs = stack(examples, mesh), stack([own.at for own in asked], mesh)
+    program = lift(partial(states, trainer), mesh)
+    records: list[list[Record]] = [[] for _ in asked]
+    finite: list[int] = []
+
+    def record(i: int, suffix: str, shares: Mapping[str, float], split: str = "test") -> None:
+        arm, seed = group.replicas[i]
+        kinds = {mean: [s for k, s in shares.items() if _mean_of(k) == mean] for mean in MEANS}
+        means = {mean: float(np.mean(of)) for mean, of in kinds.items() if of}
+        for metric, share in {**shares, **means}.items():
+            place = {"arm": arm + suffix, "seed": seed, "split": split, "epoch": epoch}
+            records[i].append({**place, "metric": metric, "value": float(share)})
+
+    for epoch, (state, losses) in again(group, at[-1]):
+        if epoch:
+            for i, loss in enumerate(fetch(losses, len(asked))):
+                record(i, "", {"epoch_loss": float(loss.mean())}, "train")
+            on_epoch(epoch)
+        if epoch not in at:
+            continue
+        found = fetch(program(state.params, *inputs), len(asked)).astype(np.float64)
+        finite = [i for i, x in enumerate(found) if np.isfinite(x).all()]
+        for i in finite:
+            for suffix, shares in _accuracies(found[i], asked[i], half).items():
+                record(i, suffix, shares)
+        if epoch == at[-1] and model.attention is None and not model.peeky:
+            scored = stack([Examples(*(side[half:] for side in rows)) for rows in examples], mesh)
+            write = lift(partial(written, trainer), mesh)
+
+            def answers(starts, write=write, params=state.params, scored=scored):
+                starts = stack([x.astype(np.float32) for x in starts], mesh)
+                return fetch(write(params, scored, starts), len(asked))
+
+            for suffix, follow in _follow(found[:, :, 0], asked, half, answers).items():
+                for i in finite:
+                    own = {name: shares[i] for name, shares in follow.items()}
+                    record(i, suffix, {name: s for name, s in own.items() if np.isfinite(s)})
+    return {"records": [r for i in finite for r in records[i]]}
+
+
+def _scale(x: Float[np.ndarray, "n features"]) -> Float[np.ndarray, " features"]:
+    deviation = x.std(axis=0)
+    return np.where(deviation > 0, deviation, 1.0)
+
+
+def _standard(x: Float[np.ndarray, "n features"], half: int) -> Float[np.ndarray, "n features"]:
+    return (x - x[:half].mean(axis=0)) / _scale(x[:half])
+
+
+def _accuracies(
+    x: Float[np.ndarray, "n columns features"], asked: Asked, half: int
+) -> dict[str, dict[str, float]]:
+    """By ending of the arm's name, the share of labels that are read right in the second half."""
+    names, labels = [*asked.labels], [*asked.labels.values()]
+    new = [label[half:] for label in labels]
+
+    def read(features, own) -> dict[str, float]:
+        probes = fit(features[:half], own)
+        right = (p.read(features[half:]) == y for p, y in zip(probes, new, strict=True))
+        return {name: float(r.mean()) for name, r in zip(names, right, strict=True)}
+
+    own, rng = [label[:half] for label in labels], np.random.default_rng(0)
+    digits = [label for name, label in asked.labels.items() if _mean_of(name) == "operands"]
+    one_hot = np.concatenate([np.equal.outer(d, np.arange(10)) for d in digits], axis=1)
+    last = _standard(x[:, 0], half)
+    found = {
+        "": read(last, own),
+        SHUFFLED: read(last, [rng.permutation(label) for label in own]),
+        KNOWN: read(_standard(one_hot.astype(float), half), own),
+        FREQUENT: read(np.zeros((2 * half, 1)), own),
+    }
+    for column, place in enumerate(asked.columns, start=1):
+        found[f", before {place}"] = read(_standard(x[:, column], half), own)
+    found[WRITING] = {name: found[f", before {name.split()[1]}"][name] for name in names}
+    return found
+
+
+def _follow(
+    last: Float[np.ndarray, "replicas n features"],
+    asked: Sequence[Asked],
+    half: int,
+    answers: Callable[[Sequence[np.ndarray]], Int[np.ndarray, "replicas n time"]],
+) -> dict[str, dict[str, Float[np.ndarray, " replicas"]]]:
+    """By ending and label, the share of swapped digits that follow; NaN where nothing counts."""
+    scales = [_scale(x[:half]) for x in last]
+    standard = [_standard(x, half) for x in last]
+    before = [own.digits_of(ids) for own, ids in zip(asked, answers(last[:, half:]), strict=True)]
+    rng, found = np.random.default_rng(0), {SWAPPED: {}, RANDOM: {}}
+    for name in asked[0].labels:
+        kind, place = name.split()
+        column = PLACES.index(place)
+        if kind == "carry":
+            continue
+        for suffix in found:
+            starts = []
+            for x, z, scale, own in zip(last, standard, scales, asked, strict=True):
+                directions = fit(z[:half], [own.labels[name][:half]])[0].directions
+                if suffix == RANDOM:
+                    directions = rng.normal(size=directions.shape)[:, 1:]
+                new = swapped(z[half:], np.roll(z[half:], -1, axis=0), directions)
+                starts.append(x[half:] + (new - z[half:]) * scale)
+            shares = []
+            for own, old, ids in zip(asked, before, answers(starts), strict=True):
+                new, label = own.digits_of(ids)[column], own.labels[name][half:]
+                gold = own.labels[f"sum {place}"][half:]
+                wanted = (gold + np.roll(label, -1) - label) % 10
+                right = old[column] == gold
+                counts = right & np.roll(right, -1) & (wanted != gold)
+                shares.append((new == wanted)[counts].mean() if counts.any() else np.nan)
+            found[suffix][name] = np.array(shares)
+    return found
+
+
+def predictions(forward: str, reverse: str) -> list[Prediction]:
+    """What was predicted of two arms that differ in the order of the source."""
+
+    def expect(claim: str, a: str, b: str, metric: str, margin: float = 0.0) -> Prediction:
+        return Prediction(claim, a, b, metric, "equal" if margin else "greater", margin)
+
+    late, swap = forward + WRITING, reverse + SWAPPED
+    return [
+        expect(
+            "reversed has added: it reads the sum better than forward", reverse, forward, "sums"
+        ),
+        expect("... and the carries", reverse, forward, "carries"),
+        expect("forward remembers the operands better", forward, reverse, "operands"),
+        expect("reversed has more of the sum than memory gives", reverse, reverse + KNOWN, "sums"),
+        expect("... and while writing adds nothing", reverse + WRITING, reverse, "sums", 0.05),
+        expect("forward adds while it writes", late, forward, "sums"),
+        expect("reversed: the answer follows a swapped sum", swap, reverse + RANDOM, "sums"),
+        expect("... more than forward's", swap, forward + SWAPPED, "sums"),
+        expect(
+            "forward: the answer follows swapped operands",
+            forward + SWAPPED,
+            forward + RANDOM,
+            "operands",
+        ),
+    ]
+
+
+def state_table(results: Results, a: str, b: str) -> Table:
+    """What is read from the encoder's last state of arm `a` and of `b`, and the floors."""
+    rows = []
+    for label in dict.fromkeys(r["metric"] for r in results["records"] if r["split"] == "test"):
+        c = paired(results, a, b, label)
+        floors = [np.mean(values(results, a + end, label)) for end in (KNOWN, SHUFFLED, FREQUENT)]
+        rows.append(
+            (
+                label,
+                *(score(values(results, arm, label), label) for arm in (a, b)),
+                difference(c.mean_difference, c.ci95, label),
+                NONE if c.p_sign_flip is None else f"{c.p_sign_flip:.2g}",
+                *(quantity(float(floor), label) for floor in floors),
+            )
+        )
+    headers = ("label", a, b, "a − b", "p", "operands known", "shuffled", "most frequent")
+    note = paired_note(
+        ", not corrected. Place: u units, t tens, h hundreds, k thousands. Floors, means over the "
+        f"seeds of {a}: the probe of the operands' one-hot digits, the probe fitted to shuffled "
+        "labels, the most frequent class.",
+        [paired(results, a, b, "sums").n],
+        "Difference a − b, the first arm less the second,",
+    )
+    return Table("Read from the encoder's last state", headers, tuple(rows), note)
+
+
+def heats(results: Results, arms: Sequence[str]) -> Heats:
+    """Label x epoch of the encoder's last state, and label x state after the last epoch."""
+    labels = [m for m in dict.fromkeys(r["metric"] for r in results["records"]) if _mean_of(m)]
+    panels: dict[str, dict[str, Heat]] = {
+        "The encoder's last state, epoch by epoch": {},
+        "After the last epoch: that state, and those which a place is predicted from": {},
+    }
+
+    def above(name: str, arm: str, label: str) -> dict[int, float]:
+        floors, curves = (series(results, a, label, "test") for a in (arm + FREQUENT, name))
+        gains = [
+            {e: (x - floors[seed][e]) / (1 - floors[seed][e] + 1e-9) for e, x in curve.items()}
+            for seed, curve in curves.items()
+        ]
+        return {e: max(0.0, float(np.mean([gain[e] for gain in gains]))) for e in gains[0]}
+
+    for arm in arms:
+        before = [r["arm"] for r in results["records"] if r["arm"].startswith(f"{arm}, before ")]
+        names = [arm, *dict.fromkeys(before)]
+        curves = {label: [above(name, arm, label) for name in names] for label in labels}
+        epochs = [*curves[labels[0]][0]]
+        through = np.array([[*curves[label][0].values()] for label in labels])
+        late = np.array([[curve[epochs[-1]] for curve in curves[label]] for label in labels])
+        places = ["read", *(name.split()[-1] for name in names[1:])]
+        for row, heat in zip(
+            panels.values(),
+            (Heat(through, labels, [*map(str, epochs)]), Heat(late, labels, places)),
+            strict=True,
+        ):
+            row[arm] = heat
+    return panels
+
+
+def swap_table(results: Results, arms: Sequence[str]) -> Table | None:
+    """How often the answer's digit follows a swap; None if nothing was swapped."""
+    rows = []
+    known = {(r["arm"], r["metric"]) for r in results["records"]}
+    labels = dict.fromkeys(r["metric"] for r in results["records"] if r["arm"].endswith(SWAPPED))
+    for label in labels:
+        for arm in arms:
+            ends = [
+                score(values(results, arm + end, label), label)
+                if (arm + end, label) in known
+                else NONE
+                for end in (SWAPPED, RANDOM)
+            ]
+            rows.append((label, arm, *ends))
+    note = (
+        "Share of answers whose digit follows when the part of the encoder's last state in the "
+        "span of a label's probe is that of another question: for a digit of the sum its digit, "
+        "for one of an operand the digit that this operand gives. Of digits that should change and "
+        "that the model has right in both questions. Mean over seeds [95 % interval, Student's t]."
+    )
+    headers = ("label", "arm", "span of the probe", "random span")
+    return Table("Swapped between two questions", headers, tuple(rows), note) if rows else None
