@@ -3,14 +3,17 @@
 The question: a score says how many answers are right. Which are wrong? Those with long chains of
 carries, with long numbers; the first place or the last; questions never trained on; numbers longer
 than any trained on? And which symbols of the question does each symbol of the answer depend on,
-from the first weights to the last?
+from the first weights to the last? Where numbers are added, has the encoder only remembered their
+digits, or added them while it read?
 
 The command: ``python experiments/explain.py runs/peeky/saitoh``. It takes the first five arms;
 ``--arms forward reversed`` chooses others. ``--no-exhaustive`` does not ask every question there
-is, ``--no-gradients`` does not train a seed of two arms once more to compute gradients.
+is, ``--no-gradients`` does not train a seed of two arms once more to compute gradients, and
+``--no-probes`` does not train all their seeds once more to probe what the encoder knows.
 
-Time: a minute, and what these two take: 7 minutes for peeky's five arms and ten seeds on two CPU
-cores, half of it each. The gradients take what a seed of each arm took to train.
+Time: a minute, and what these three take: 7 minutes for the first two with peeky's five arms and
+ten seeds on two CPU cores, half of it each. The gradients take what a seed of each arm took to
+train, the probes what all seeds of two arms took.
 
 What to expect: tables here, and explain.md with pictures in the run's folder. Parts that make no
 sense for a task are left out: toy tasks have no carries.
@@ -30,7 +33,7 @@ import tyro
 from rich.console import Console
 from rich.progress import track
 
-from s2sjax.analysis import gradients, mistakes, probes
+from s2sjax.analysis import gradients, knowledge, mistakes, probes
 from s2sjax.cli import make_console, parse
 from s2sjax.data.dataset import pairs_of, rows_of
 from s2sjax.data.tasks import Addition, TaskConfig
@@ -304,16 +307,15 @@ def knows(run: Finished, console: Console, most: int) -> list[Section]:
     ]
     title = "What the encoder knows"
     picture = Picture(run.folder / "explain_probes.png", f"{title}: read by linear probes")
-    heat_maps(probes.heats(probed, arms), picture.path, title, *probes.SCALE, sides=("", ""))
-    tables = [probes.state_table(probed, arms[0], arm) for arm in arms[1:]]
+    heat_maps(knowledge.heats(probed, arms), picture.path, title, *knowledge.SCALE, sides=("", ""))
+    tables = [knowledge.state_table(probed, arm, arms[0]) for arm in arms[1:]]
     orders = {trained.arms[arm].text.source_order: arm for arm in arms}
     if {*orders} >= {"forward", "reversed"}:
-        tables.append(
-            prediction_table(probed, probes.predictions(orders["forward"], orders["reversed"]))
-        )
-    if swaps := probes.swap_table(probed, arms):
+        predicted = knowledge.predictions(orders["forward"], orders["reversed"])
+        tables.append(prediction_table(probed, knowledge.measured(probed, predicted)))
+    if swaps := knowledge.swap_table(probed, arms):
         tables.append(swaps)
-    return [f"## {title}", probes.MEANING, _same_run(run, losses), picture, *tables]
+    return [f"## {title}", knowledge.MEANING, _same_run(run, losses), picture, *tables]
 
 
 def worst(run: Finished) -> list[Section]:

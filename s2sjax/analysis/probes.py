@@ -16,14 +16,12 @@ threshold of a sum of digits, so that memory alone reads it well; a digit of the
 
 The causal check: between two questions the part of the encoder's last state that lies in the span
 of a digit's probe is exchanged. Does the answer's digit follow? The floor is a random span of the
-same dimension.
-
-`predictions` were written before any of this was measured.
+same dimension. What was predicted, and how it is shown: `knowledge`.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -35,10 +33,7 @@ from s2sjax.data.rows import Examples, Formatter
 from s2sjax.data.tasks import Addition, Pairs
 from s2sjax.model.decode import Greedy, decode
 from s2sjax.model.seq2seq import State
-from s2sjax.report.claims import Prediction, paired
-from s2sjax.report.plots import Heat, Heats
-from s2sjax.report.results import Record, Results, series, values
-from s2sjax.report.tables import NONE, Table, difference, paired_note, quantity, score
+from s2sjax.report.results import Record
 from s2sjax.study.group import Group
 from s2sjax.train.replicas import fetch, lift, stack
 from s2sjax.train.step import Params, Trainer
@@ -52,18 +47,6 @@ WRITING, SHUFFLED, SWAPPED, RANDOM = ", writing", ", shuffled", ", swapped", ", 
 """After an arm's name: of the states that predict a label's place; shuffled labels; the swaps."""
 FREQUENT, KNOWN = ", most frequent", ", operands known"
 """After an arm's name: what is read without its states."""
-
-MEANING = (
-    "A linear probe reads each digit and carry from the state that the decoder starts from. Half "
-    "of the test questions of full length fit it, the other half score it; the model was trained "
-    "on neither. The probe of the operands' digits themselves says how much of the sum memory "
-    "without adding gives."
-)
-SCALE = (
-    "share read right (0: as by the most frequent class)",
-    "mean over seeds; u units, t tens, h hundreds, k thousands; read: the encoder's last state",
-)
-"""Label and note of the picture of `heats`."""
 
 
 def facts(pairs: Pairs, digits: int) -> dict[str, Int[np.ndarray, " n"]]:
@@ -211,7 +194,8 @@ def _step(steps: Sequence[str], place: str) -> int:
     return steps.index(place) if place in steps else 0
 
 
-def _mean_of(label: str) -> str | None:
+def mean_of(label: str) -> str | None:
+    """The mean that a name of `facts` is a part of; None for another metric."""
     return KINDS.get(label.split()[0])
 
 
@@ -229,13 +213,13 @@ def can_probe(group: Group, arm: str) -> bool:
     return starts and short and len(_questions(group, arm)[0]) > 1
 
 
-def probe(group: Group, at: Sequence[int], on_epoch: Callable[[int], None]) -> Results:
+def probe(group: Group, at: Sequence[int], on_epoch: Callable[[int], None]) -> list[Record]:
     """Train a group again; probe the states of its replicas after some epochs, swap at the last.
 
     `can_probe` is true of each arm; `at` are ascending epochs, 0 is before training; `on_epoch` is
     called after each epoch with its number. A replica that has diverged is left out.
 
-    Returns shares as the records of results. Their metric is a name of `facts`, or the mean over
+    Returns shares as records of results. Their metric is a name of `facts`, or the mean over
     a value of `KINDS`. Their arm is an arm, for the encoder's last state; ``ARM, before PLACE`` for
     the states that predict a place; or has one of the endings of this file. That of a swap is the
     share of digits that follow, of those that should change and that the model has right in both
@@ -253,15 +237,15 @@ def probe(group: Group, at: Sequence[int], on_epoch: Callable[[int], None]) -> R
     inputs = stack(examples, mesh), stack([own.at for own in asked], mesh)
     program = lift(partial(states, trainer), mesh)
     records: list[list[Record]] = [[] for _ in asked]
-    finite: list[int] = []
+    floors, finite = [_without_states(own) for own in asked], []
 
     def record(i: int, suffix: str, shares: Mapping[str, float], split: str = "test") -> None:
         arm, seed = group.replicas[i]
-        kinds = {mean: [s for k, s in shares.items() if _mean_of(k) == mean] for mean in MEANS}
+        kinds = {mean: [s for k, s in shares.items() if mean_of(k) == mean] for mean in MEANS}
         means = {mean: float(np.mean(of)) for mean, of in kinds.items() if of}
         for metric, share in {**shares, **means}.items():
-            place = {"arm": arm + suffix, "seed": seed, "split": split, "epoch": epoch}
-            records[i].append({**place, "metric": metric, "value": float(share)})
+            place: Any = {"arm": arm + suffix, "seed": seed, "split": split, "epoch": epoch}
+            records[i].append(Record(**place, metric=metric, value=float(share)))
 
     for epoch, (state, losses) in again(group, at[-1]):
         if epoch:
@@ -272,8 +256,9 @@ def probe(group: Group, at: Sequence[int], on_epoch: Callable[[int], None]) -> R
             continue
         found = fetch(program(state.params, *inputs), len(asked)).astype(np.float64)
         finite = [i for i, x in enumerate(found) if np.isfinite(x).all()]
+        found = np.nan_to_num(found, nan=0.0, posinf=0.0, neginf=0.0)
         for i in finite:
-            for suffix, shares in _accuracies(found[i], asked[i], half).items():
+            for suffix, shares in {**_accuracies(found[i], asked[i]), **floors[i]}.items():
                 record(i, suffix, shares)
         if epoch == at[-1] and model.attention is None and not model.peeky:
             scored = stack([Examples(*(side[half:] for side in rows)) for rows in examples], mesh)
@@ -287,44 +272,48 @@ def probe(group: Group, at: Sequence[int], on_epoch: Callable[[int], None]) -> R
                 for i in finite:
                     own = {name: shares[i] for name, shares in follow.items()}
                     record(i, suffix, {name: s for name, s in own.items() if np.isfinite(s)})
-    return {"records": [r for i in finite for r in records[i]]}
+    return [record for i in finite for record in records[i]]
 
 
 def _scale(x: Float[np.ndarray, "n features"]) -> Float[np.ndarray, " features"]:
-    deviation = x.std(axis=0)
+    """The deviations of the first half, and 1 where nothing varies."""
+    deviation = x[: len(x) // 2].std(axis=0)
     return np.where(deviation > 0, deviation, 1.0)
 
 
-def _standard(x: Float[np.ndarray, "n features"], half: int) -> Float[np.ndarray, "n features"]:
-    return (x - x[:half].mean(axis=0)) / _scale(x[:half])
+def _standard(x: Float[np.ndarray, "n features"]) -> Float[np.ndarray, "n features"]:
+    return (x - x[: len(x) // 2].mean(axis=0)) / _scale(x)
+
+
+def _read(
+    x: Float[np.ndarray, "n features"], asked: Asked, *, shuffled: bool = False
+) -> dict[str, float]:
+    """The share of labels that probes fitted on the first half read right in the second."""
+    half, rng, x = len(x) // 2, np.random.default_rng(0), _standard(x)
+    labels = asked.labels.values()
+    given = [rng.permutation(label[:half]) if shuffled else label[:half] for label in labels]
+    read = (one.read(x[half:]) for one in fit(x[:half], given))
+    new = zip(asked.labels, read, labels, strict=True)
+    return {name: float(np.mean(own == label[half:])) for name, own, label in new}
+
+
+def _without_states(asked: Asked) -> dict[str, dict[str, float]]:
+    """By ending of the arm's name, what is read without a state."""
+    digits = [label for name, label in asked.labels.items() if mean_of(name) == "operands"]
+    one_hot = np.concatenate([np.equal.outer(d, np.arange(10)) for d in digits], axis=1)
+    known, nothing = one_hot.astype(float), np.zeros((len(one_hot), 1))
+    return {KNOWN: _read(known, asked), FREQUENT: _read(nothing, asked)}
 
 
 def _accuracies(
-    x: Float[np.ndarray, "n columns features"], asked: Asked, half: int
+    x: Float[np.ndarray, "n columns features"], asked: Asked
 ) -> dict[str, dict[str, float]]:
-    """By ending of the arm's name, the share of labels that are read right in the second half."""
-    names, labels = [*asked.labels], [*asked.labels.values()]
-    new = [label[half:] for label in labels]
-
-    def read(features, own) -> dict[str, float]:
-        probes = fit(features[:half], own)
-        right = (p.read(features[half:]) == y for p, y in zip(probes, new, strict=True))
-        return {name: float(r.mean()) for name, r in zip(names, right, strict=True)}
-
-    own, rng = [label[:half] for label in labels], np.random.default_rng(0)
-    digits = [label for name, label in asked.labels.items() if _mean_of(name) == "operands"]
-    one_hot = np.concatenate([np.equal.outer(d, np.arange(10)) for d in digits], axis=1)
-    last = _standard(x[:, 0], half)
-    found = {
-        "": read(last, own),
-        SHUFFLED: read(last, [rng.permutation(label) for label in own]),
-        KNOWN: read(_standard(one_hot.astype(float), half), own),
-        FREQUENT: read(np.zeros((2 * half, 1)), own),
-    }
+    """By ending of the arm's name, what is read from states."""
+    found = {"": _read(x[:, 0], asked), SHUFFLED: _read(x[:, 0], asked, shuffled=True)}
     for column, place in enumerate(asked.columns, start=1):
-        found[f", before {place}"] = read(_standard(x[:, column], half), own)
-    found[WRITING] = {name: found[f", before {name.split()[1]}"][name] for name in names}
-    return found
+        found[f", before {place}"] = _read(x[:, column], asked)
+    own = {name: found[f", before {name.split()[1]}"][name] for name in asked.labels}
+    return {**found, WRITING: own}
 
 
 def _follow(
@@ -334,9 +323,11 @@ def _follow(
     answers: Callable[[Sequence[np.ndarray]], Int[np.ndarray, "replicas n time"]],
 ) -> dict[str, dict[str, Float[np.ndarray, " replicas"]]]:
     """By ending and label, the share of swapped digits that follow; NaN where nothing counts."""
-    scales = [_scale(x[:half]) for x in last]
-    standard = [_standard(x, half) for x in last]
-    before = [own.digits_of(ids) for own, ids in zip(asked, answers(last[:, half:]), strict=True)]
+    scales = [_scale(x) for x in last]
+    standard = [_standard(x) for x in last]
+    before = [
+        own.digits_of(ids) for own, ids in zip(asked, answers([*last[:, half:]]), strict=True)
+    ]
     rng, found = np.random.default_rng(0), {SWAPPED: {}, RANDOM: {}}
     for name in asked[0].labels:
         kind, place = name.split()
@@ -361,113 +352,3 @@ def _follow(
                 shares.append((new == wanted)[counts].mean() if counts.any() else np.nan)
             found[suffix][name] = np.array(shares)
     return found
-
-
-def predictions(forward: str, reverse: str) -> list[Prediction]:
-    """What was predicted of two arms that differ in the order of the source."""
-
-    def expect(claim: str, a: str, b: str, metric: str, margin: float = 0.0) -> Prediction:
-        return Prediction(claim, a, b, metric, "equal" if margin else "greater", margin)
-
-    late, swap = forward + WRITING, reverse + SWAPPED
-    return [
-        expect(
-            "reversed has added: it reads the sum better than forward", reverse, forward, "sums"
-        ),
-        expect("... and the carries", reverse, forward, "carries"),
-        expect("forward remembers the operands better", forward, reverse, "operands"),
-        expect("reversed has more of the sum than memory gives", reverse, reverse + KNOWN, "sums"),
-        expect("... and while writing adds nothing", reverse + WRITING, reverse, "sums", 0.05),
-        expect("forward adds while it writes", late, forward, "sums"),
-        expect("reversed: the answer follows a swapped sum", swap, reverse + RANDOM, "sums"),
-        expect("... more than forward's", swap, forward + SWAPPED, "sums"),
-        expect(
-            "forward: the answer follows swapped operands",
-            forward + SWAPPED,
-            forward + RANDOM,
-            "operands",
-        ),
-    ]
-
-
-def state_table(results: Results, a: str, b: str) -> Table:
-    """What is read from the encoder's last state of arm `a` and of `b`, and the floors."""
-    rows = []
-    for label in dict.fromkeys(r["metric"] for r in results["records"] if r["split"] == "test"):
-        c = paired(results, a, b, label)
-        floors = [np.mean(values(results, a + end, label)) for end in (KNOWN, SHUFFLED, FREQUENT)]
-        rows.append(
-            (
-                label,
-                *(score(values(results, arm, label), label) for arm in (a, b)),
-                difference(c.mean_difference, c.ci95, label),
-                NONE if c.p_sign_flip is None else f"{c.p_sign_flip:.2g}",
-                *(quantity(float(floor), label) for floor in floors),
-            )
-        )
-    headers = ("label", a, b, "a − b", "p", "operands known", "shuffled", "most frequent")
-    note = paired_note(
-        ", not corrected. Place: u units, t tens, h hundreds, k thousands. Floors, means over the "
-        f"seeds of {a}: the probe of the operands' one-hot digits, the probe fitted to shuffled "
-        "labels, the most frequent class.",
-        [paired(results, a, b, "sums").n],
-        "Difference a − b, the first arm less the second,",
-    )
-    return Table("Read from the encoder's last state", headers, tuple(rows), note)
-
-
-def heats(results: Results, arms: Sequence[str]) -> Heats:
-    """Label x epoch of the encoder's last state, and label x state after the last epoch."""
-    labels = [m for m in dict.fromkeys(r["metric"] for r in results["records"]) if _mean_of(m)]
-    panels: dict[str, dict[str, Heat]] = {
-        "The encoder's last state, epoch by epoch": {},
-        "After the last epoch: that state, and those which a place is predicted from": {},
-    }
-
-    def above(name: str, arm: str, label: str) -> dict[int, float]:
-        floors, curves = (series(results, a, label, "test") for a in (arm + FREQUENT, name))
-        gains = [
-            {e: (x - floors[seed][e]) / (1 - floors[seed][e] + 1e-9) for e, x in curve.items()}
-            for seed, curve in curves.items()
-        ]
-        return {e: max(0.0, float(np.mean([gain[e] for gain in gains]))) for e in gains[0]}
-
-    for arm in arms:
-        before = [r["arm"] for r in results["records"] if r["arm"].startswith(f"{arm}, before ")]
-        names = [arm, *dict.fromkeys(before)]
-        curves = {label: [above(name, arm, label) for name in names] for label in labels}
-        epochs = [*curves[labels[0]][0]]
-        through = np.array([[*curves[label][0].values()] for label in labels])
-        late = np.array([[curve[epochs[-1]] for curve in curves[label]] for label in labels])
-        places = ["read", *(name.split()[-1] for name in names[1:])]
-        for row, heat in zip(
-            panels.values(),
-            (Heat(through, labels, [*map(str, epochs)]), Heat(late, labels, places)),
-            strict=True,
-        ):
-            row[arm] = heat
-    return panels
-
-
-def swap_table(results: Results, arms: Sequence[str]) -> Table | None:
-    """How often the answer's digit follows a swap; None if nothing was swapped."""
-    rows = []
-    known = {(r["arm"], r["metric"]) for r in results["records"]}
-    labels = dict.fromkeys(r["metric"] for r in results["records"] if r["arm"].endswith(SWAPPED))
-    for label in labels:
-        for arm in arms:
-            ends = [
-                score(values(results, arm + end, label), label)
-                if (arm + end, label) in known
-                else NONE
-                for end in (SWAPPED, RANDOM)
-            ]
-            rows.append((label, arm, *ends))
-    note = (
-        "Share of answers whose digit follows when the part of the encoder's last state in the "
-        "span of a label's probe is that of another question: for a digit of the sum its digit, "
-        "for one of an operand the digit that this operand gives. Of digits that should change and "
-        "that the model has right in both questions. Mean over seeds [95 % interval, Student's t]."
-    )
-    headers = ("label", "arm", "span of the probe", "random span")
-    return Table("Swapped between two questions", headers, tuple(rows), note) if rows else None
