@@ -26,35 +26,28 @@ MEANING = (
 )
 SCALE = (
     "share read right (0: as by the most frequent class)",
-    "mean over seeds; u units, t tens, h hundreds, k thousands; read: the encoder's last state",
+    "mean over seeds; u units, t tens, h hundreds, k thousands; read: the encoder's last state; "
+    "below t and u: the decoder's state that this digit of the sum is predicted from",
 )
 """Label and note of the picture of `heats`."""
 
 
 def predictions(forward: str, reverse: str) -> list[Prediction]:
-    """What was predicted of two arms that differ in the order of the source."""
+    """What was predicted of two arms that differ in the order of the source, before measuring."""
 
     def expect(claim: str, a: str, b: str, metric: str, margin: float = 0.0) -> Prediction:
         return Prediction(claim, a, b, metric, "equal" if margin else "greater", margin)
 
-    late, swap = forward + WRITING, reverse + SWAPPED
     return [
-        expect(
-            "reversed has added: it reads the sum better than forward", reverse, forward, "sums"
-        ),
-        expect("... and the carries", reverse, forward, "carries"),
-        expect("forward remembers the operands better", forward, reverse, "operands"),
-        expect("reversed has more of the sum than memory gives", reverse, reverse + KNOWN, "sums"),
-        expect("... and while writing adds nothing", reverse + WRITING, reverse, "sums", 0.05),
-        expect("forward adds while it writes", late, forward, "sums"),
-        expect("reversed: the answer follows a swapped sum", swap, reverse + RANDOM, "sums"),
-        expect("... more than forward's", swap, forward + SWAPPED, "sums"),
-        expect(
-            "forward: the answer follows swapped operands",
-            forward + SWAPPED,
-            forward + RANDOM,
-            "operands",
-        ),
+        expect("reversed reads more of the sum", reverse, forward, "sums"),
+        expect("reversed reads more of the carries", reverse, forward, "carries"),
+        expect("forward reads more of the operands", forward, reverse, "operands"),
+        expect("reversed: more than memory gives", reverse, reverse + KNOWN, "sums"),
+        expect("reversed: writing adds nothing", reverse + WRITING, reverse, "sums", 0.05),
+        expect("forward adds while it writes", forward + WRITING, forward, "sums"),
+        expect("reversed: answers follow a swap", reverse + SWAPPED, reverse + RANDOM, "sums"),
+        expect("they follow more than forward's", reverse + SWAPPED, forward + SWAPPED, "sums"),
+        expect("forward: answers follow a swap", forward + SWAPPED, forward + RANDOM, "operands"),
     ]
 
 
@@ -100,9 +93,11 @@ def heats(results: Results, arms: Sequence[str]) -> Heats:
     """Label x epoch of the encoder's last state, and label x state after the last epoch."""
     labels = [m for m in dict.fromkeys(r["metric"] for r in results["records"]) if mean_of(m)]
     panels: dict[str, dict[str, Heat]] = {
-        "The encoder's last state, epoch by epoch": {},
-        "After the last epoch: that state, and those which a place is predicted from": {},
+        "The encoder's last state, by epoch": {},
+        "After the last epoch: it, and the decoder's states": {},
     }
+
+    shown = [label.replace(" ", "\u00a0") for label in labels]
 
     def above(name: str, arm: str, label: str) -> dict[int, float]:
         floors, curves = (series(results, a, label, "test") for a in (arm + FREQUENT, name))
@@ -122,7 +117,7 @@ def heats(results: Results, arms: Sequence[str]) -> Heats:
         places = ["read", *(name.split()[-1] for name in names[1:])]
         for row, heat in zip(
             panels.values(),
-            (Heat(through, labels, [*map(str, epochs)]), Heat(late, labels, places)),
+            (Heat(through, shown, [*map(str, epochs)]), Heat(late, shown, places)),
             strict=True,
         ):
             row[arm] = heat

@@ -84,8 +84,14 @@ def ridge(
     x: Float[np.ndarray, "n features"], y: Float[np.ndarray, "n k"], penalty: float = PENALTY
 ) -> Float[np.ndarray, "features k"]:
     """The w of least ``|x w - y|^2 / n + penalty |w|^2``."""
-    n, features = x.shape
-    return np.linalg.solve(x.T @ x + penalty * n * np.eye(features), x.T @ y)
+    return np.linalg.solve(covariance(x, penalty), x.T @ y / len(x))
+
+
+def covariance(
+    x: Float[np.ndarray, "n features"], penalty: float = PENALTY
+) -> Float[np.ndarray, "features features"]:
+    """That of features whose means are 0, with the penalty on its diagonal."""
+    return x.T @ x / len(x) + penalty * np.eye(x.shape[1])
 
 
 def fit(x: Float[np.ndarray, "n features"], labels: Sequence[Int[np.ndarray, " n"]]) -> list[Probe]:
@@ -323,8 +329,8 @@ def _follow(
     answers: Callable[[Sequence[np.ndarray]], Int[np.ndarray, "replicas n time"]],
 ) -> dict[str, dict[str, Float[np.ndarray, " replicas"]]]:
     """By ending and label, the share of swapped digits that follow; NaN where nothing counts."""
-    scales = [_scale(x) for x in last]
-    standard = [_standard(x) for x in last]
+    scales, standard = [_scale(x) for x in last], [_standard(x) for x in last]
+    roots = [np.linalg.cholesky(covariance(z[:half])) for z in standard]
     before = [
         own.digits_of(ids) for own, ids in zip(asked, answers([*last[:, half:]]), strict=True)
     ]
@@ -336,12 +342,13 @@ def _follow(
             continue
         for suffix in found:
             starts = []
-            for x, z, scale, own in zip(last, standard, scales, asked, strict=True):
-                directions = fit(z[:half], [own.labels[name][:half]])[0].directions
+            for x, z, scale, root, own in zip(last, standard, scales, roots, asked, strict=True):
+                probe = fit(z[:half], [own.labels[name][:half]])[0]
+                directions, white = root.T @ probe.directions, np.linalg.solve(root, z[half:].T).T
                 if suffix == RANDOM:
                     directions = rng.normal(size=directions.shape)[:, 1:]
-                new = swapped(z[half:], np.roll(z[half:], -1, axis=0), directions)
-                starts.append(x[half:] + (new - z[half:]) * scale)
+                new = swapped(white, np.roll(white, -1, axis=0), directions)
+                starts.append(x[half:] + (new - white) @ root.T * scale)
             shares = []
             for own, old, ids in zip(asked, before, answers(starts), strict=True):
                 new, label = own.digits_of(ids)[column], own.labels[name][half:]
