@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -115,20 +116,27 @@ def test_each_place_has_the_step_that_predicts_it(text, columns, at):
 
 def test_states_are_those_of_decoding_step_by_step():
     trainer = make_trainer(RUN)
-    params = trainer.model.init(probes.jax.random.key(0), *jnp.ones((2, 1, 2), jnp.int32))["params"]
     rows = Examples(*map(jnp.asarray, RUN.formatter.examples(PAIRS)))
-    at = jnp.broadcast_to(jnp.arange(4), (len(PAIRS), 4))
-    found = probes.states(trainer, params, rows, at)
+
+    @jax.jit
+    def both():
+        ids = jnp.ones((1, 2), jnp.int32)
+        params = trainer.model.init(jax.random.key(0), ids, ids)["params"]
+        found = probes.states(trainer, params, rows, jnp.tile(jnp.arange(4), (len(PAIRS), 1)))
+        encoding = trainer.encode(params, rows.source)
+        state, wanted = encoding.initial_state, []
+        for step in range(4):
+            wanted.append(probes.flat(state))
+            state, _ = trainer.step(params, state, rows.target[:, step], encoding)
+        keys = jax.random.split(jax.random.key(1), len(PAIRS))
+        own = trainer.decode(params, rows, keys, policy=Greedy(), max_decode_len=4).tokens[:, 0]
+        others = [probes.written(trainer, params, rows, x) for x in (found[:, 0], found[::-1, 0])]
+        return found, jnp.stack(wanted, axis=1), own, *others
+
+    found, wanted, own, same, turned = both()
     assert found.shape == (4, 4, 10)  # of an LSTM, c and h
-    encoding = trainer.encode(params, rows.source)
-    state = encoding.initial_state
-    for step in range(4):
-        np.testing.assert_allclose(found[:, step], probes.flat(state), rtol=1e-5, atol=1e-6)
-        state, _ = trainer.step(params, state, rows.target[:, step], encoding)
-    keys = probes.jax.random.split(probes.jax.random.key(1), 4)
-    own = trainer.decode(params, rows, keys, policy=Greedy(), max_decode_len=4).tokens[:, 0]
-    np.testing.assert_array_equal(probes.written(trainer, params, rows, found[:, 0]), own)
-    turned = probes.written(trainer, params, rows, found[::-1, 0])
+    np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-6)
+    np.testing.assert_array_equal(same, own)
     np.testing.assert_array_equal(turned, own[::-1])
 
 
