@@ -309,7 +309,7 @@ def knows(run: Finished, console: Console, most: int) -> list[Section]:
     picture = Picture(run.folder / "explain_probes.png", f"{title}: read by linear probes")
     heat_maps(knowledge.heats(probed, arms), picture.path, title, *knowledge.SCALE, sides=("", ""))
     tables = [knowledge.state_table(probed, arm, arms[0]) for arm in arms[1:]]
-    orders = {trained.arms[arm].text.source_order: arm for arm in arms}
+    orders = {trained.arms[arm].text.source_order: arm for arm in reversed(arms)}
     if {*orders} >= {"forward", "reversed"}:
         predicted = knowledge.predictions(orders["forward"], orders["reversed"])
         tables.append(prediction_table(probed, knowledge.measured(probed, predicted)))

@@ -16,7 +16,7 @@ from s2sjax.analysis.probes import (
 from s2sjax.report.claims import Prediction, paired
 from s2sjax.report.plots import Heat, Heats
 from s2sjax.report.results import Results, series, values
-from s2sjax.report.tables import NONE, Table, difference, paired_note, quantity, score
+from s2sjax.report.tables import NONE, OVER_SEEDS, Table, difference, paired_note, quantity, score
 
 MEANING = (
     "A linear probe reads each digit and carry from the state that the decoder starts from. Half "
@@ -139,10 +139,10 @@ def swap_table(results: Results, arms: Sequence[str]) -> Table | None:
             ]
             rows.append((label, arm, *ends))
     note = (
-        "Share of answers whose digit follows when the part of the encoder's last state in the "
-        "span of a label's probe is that of another question: for a digit of the sum its digit, "
-        "for one of an operand the digit that this operand gives. Of digits that should change and "
-        "that the model has right in both questions. Mean over seeds [95 % interval, Student's t]."
+        "Share of answers whose digit follows when the encoder's last state is moved so that a "
+        "label's probe reads that of another question: for a digit of the sum its digit, for one "
+        "of an operand the digit that this operand gives. Of digits that should change and that "
+        f"the model has right in both questions. {OVER_SEEDS}"
     )
     headers = ("label", "arm", "span of the probe", "random span")
     return Table("Swapped between two questions", headers, tuple(rows), note) if rows else None

@@ -14,9 +14,11 @@ Floors: the most frequent class; the same probe fitted to shuffled labels; and t
 *operands' digits themselves*, one-hot, which is perfect memory without adding. A carry is a
 threshold of a sum of digits, so that memory alone reads it well; a digit of the sum it does not.
 
-The causal check: between two questions the part of the encoder's last state that lies in the span
-of a digit's probe is exchanged. Does the answer's digit follow? The floor is a random span of the
-same dimension. What was predicted, and how it is shown: `knowledge`.
+The causal check: the encoder's last state is moved, between two questions, so that the probe of a
+digit reads what it reads in the other one. Does the answer's digit follow? The move is the smallest
+by the states' covariance: along the probe's weights alone a state leaves all that the decoder has
+seen (Haufe et al., 2014). The floor is a random span of the same dimension. What was predicted, and
+how it is shown: `knowledge`.
 """
 
 from collections.abc import Callable, Mapping, Sequence
