@@ -3,14 +3,17 @@
 The question: a score says how many answers are right. Which are wrong? Those with long chains of
 carries, with long numbers; the first place or the last; questions never trained on; numbers longer
 than any trained on? And which symbols of the question does each symbol of the answer depend on,
-from the first weights to the last?
+from the first weights to the last? Where numbers are added, has the encoder only remembered their
+digits, or added them while it read?
 
 The command: ``python experiments/explain.py runs/peeky/saitoh``. It takes the first five arms;
 ``--arms forward reversed`` chooses others. ``--no-exhaustive`` does not ask every question there
-is, ``--no-gradients`` does not train a seed of two arms once more to compute gradients.
+is, ``--no-gradients`` does not train a seed of two arms once more to compute gradients, and
+``--no-probes`` does not train all their seeds once more to probe what the encoder knows.
 
-Time: a minute, and what these two take: 7 minutes for peeky's five arms and ten seeds on two CPU
-cores, half of it each. The gradients take what a seed of each arm took to train.
+Time: a minute, and what these three take: 7 minutes for the first two with peeky's five arms and
+ten seeds on two CPU cores, half of it each. The gradients take what a seed of each arm took to
+train, the probes what all seeds of two arms took.
 
 What to expect: tables here, and explain.md with pictures in the run's folder. Parts that make no
 sense for a task are left out: toy tasks have no carries.
@@ -30,12 +33,12 @@ import tyro
 from rich.console import Console
 from rich.progress import track
 
-from s2sjax.analysis import gradients, mistakes
+from s2sjax.analysis import gradients, knowledge, mistakes, probes
 from s2sjax.cli import make_console, parse
 from s2sjax.data.dataset import pairs_of, rows_of
 from s2sjax.data.tasks import Addition, TaskConfig
 from s2sjax.errors import Interrupted
-from s2sjax.report.claims import epochs_to, threshold_table
+from s2sjax.report.claims import epochs_to, prediction_table, threshold_table
 from s2sjax.report.plots import Heat, heat_maps, shares_by_category, step_curves
 from s2sjax.report.results import Results, load_results, series, values
 from s2sjax.report.results import arms as names_of
@@ -65,6 +68,8 @@ class Explain:
     exhaustive: bool = True  # Ask every sum of two numbers of up to three digits
     gradients: bool = True
     """Train the first seed of the arms once more, to see what each output depends on."""
+    probes: bool = True
+    """Train all seeds of two arms that add once more, to see what the encoder knows."""
 
 
 class Kind(NamedTuple):
@@ -247,7 +252,8 @@ def depends_on(run: Finished, console: Console, most: int) -> list[Section]:
     probed = {arm: probed[arm] for arm in arms}
     asked = " or ".join(sorted({f"{of.questions}" for of in probed.values()}))
     note = f"mean over {asked} dev questions, one seed; u units, t tens, h hundreds, k thousands"
-    sections: list[Section] = ["## Gradients", gradients.MEANING, _same_run(run, probed)]
+    losses = ((arm, of.seed, of.losses) for arm, of in probed.items())
+    sections: list[Section] = ["## Gradients", gradients.MEANING, _same_run(run, losses)]
     shares = "share of the output's norms"
     pictures = {"gradients": "norm of the gradient", "gradient_shares": shares}
     for name, what in pictures.items():
@@ -261,10 +267,12 @@ def depends_on(run: Finished, console: Console, most: int) -> list[Section]:
     return [*sections, gradients.lag_table(probed)]
 
 
-def _same_run(run: Finished, probed: Mapping[str, gradients.Gradients]) -> str:
-    """Whether training again gave the same run."""
-    recorded = {arm: series(run.results, arm, "epoch_loss", "train") for arm in probed}
-    off, arm = max((gradients.deviation(of, recorded[a][of.seed]), a) for a, of in probed.items())
+def _same_run(run: Finished, made: Iterable[tuple[str, int, Mapping[int, float]]]) -> str:
+    """Whether training again, arms and seeds with these losses, gave the same run."""
+    off, arm = max(
+        (gradients.deviation(losses, series(run.results, arm, "epoch_loss", "train")[seed]), arm)
+        for arm, seed, losses in made
+    )
     if off < SAME:
         how = f"within {off:.0e}" if off else "to the last digit"
         return f"The run was made once more: its training losses equal the recorded ones {how}."
@@ -272,6 +280,42 @@ def _same_run(run: Finished, probed: Mapping[str, gradients.Gradients]) -> str:
         f"WARNING: the run was made once more, but the losses of {arm} differ from the recorded "
         f"ones by up to {off:.1%}: other code, versions or hardware. This is another run, then."
     )
+
+
+def knows(run: Finished, console: Console, most: int) -> list[Section]:
+    """What linear probes read from the encoder's last state, from the first weights to the last."""
+    trained, seeds = run.trained, run.trained.seeds
+    alone = {arm: Group({arm: own}, 1, seeds[0]) for arm, own in trained.arms.items()}
+    arms = [arm for arm, group in alone.items() if probes.can_probe(group, arm)]
+    arms = [a for a in arms if alone[a].run.task.questions == alone[arms[0]].run.task.questions]
+    arms = arms[:most]
+    if len(arms) < 2:
+        return []
+    records = []
+    for stack in trained.only(arms).stacks:
+        group, last = Group(stack.runs, len(seeds), seeds[0]), _last_epoch(run, stack.runs)
+        what = f"training all seeds of {', '.join(group.arms)} once more, for the probes ..."
+        console.print(what, soft_wrap=True, highlight=False)
+        with EpochProgress(console, 0, last) as progress:
+            at = gradients.snapshots(last)
+            records += probes.probe(group, at, lambda epoch: progress.advance(epoch, None))
+    probed = {"records": records}
+    losses = [
+        (arm, seed, curve)
+        for arm in arms
+        for seed, curve in series(probed, arm, "epoch_loss", "train").items()
+    ]
+    title = "What the encoder knows"
+    picture = Picture(run.folder / "explain_probes.png", f"{title}: read by linear probes")
+    heat_maps(knowledge.heats(probed, arms), picture.path, title, *knowledge.SCALE, sides=("", ""))
+    tables = [knowledge.state_table(probed, arm, arms[0]) for arm in arms[1:]]
+    orders = {trained.arms[arm].text.source_order: arm for arm in reversed(arms)}
+    if {*orders} >= {"forward", "reversed"}:
+        predicted = knowledge.predictions(orders["forward"], orders["reversed"])
+        tables.append(prediction_table(probed, knowledge.measured(probed, predicted)))
+    if swaps := knowledge.swap_table(probed, arms):
+        tables.append(swaps)
+    return [f"## {title}", knowledge.MEANING, _same_run(run, losses), picture, *tables]
 
 
 def worst(run: Finished) -> list[Section]:
@@ -305,6 +349,8 @@ def explain() -> None:
         sections += [*run.about_sums("## A digit more", longer_numbers), *learning(run)]
         if asked.gradients:
             sections += depends_on(run, console, len(asked.arms) or MOST_PROBED)
+        if asked.probes:
+            sections += knows(run, console, len(asked.arms) or MOST_PROBED)
         sections += worst(run)
     except KeyboardInterrupt:
         why = "stopped; explain.md was not written, and the same command starts again"

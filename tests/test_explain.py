@@ -84,15 +84,17 @@ def test_a_run_is_explained_in_full(explained, finished):
     headings = [
         *("2-term, 1-digit '+' questions", "2-term, 1-digit '-' questions"),
         *("strings to copy", "## Edge cases", "## Every question"),
-        *("## A digit more", "## When", "## Gradients", "## The worst questions"),
+        *("## A digit more", "## When", "## Gradients", "## What the encoder knows"),
+        "## The worst questions",
     ]
     places = [report.index(heading) for heading in headings]
     assert places == sorted(places)
     assert report.count("These are the scores in the run's records.") == 4  # each seed's own
-    assert "training losses equal the recorded ones" in report
+    assert report.count("training losses equal the recorded ones") == 2
     assert "WARNING" not in report
     pictures = re.findall(r"\]\((explain_\w+\.png)\)", report)
     assert {"explain_carries.png", "explain_length_4.png", "explain_gradients.png"} <= {*pictures}
+    assert "explain_probes.png" in pictures
     assert len(set(pictures)) == len(pictures)
     for picture in pictures:
         assert (folder / picture).read_bytes().startswith(b"\x89PNG")
@@ -131,12 +133,15 @@ def test_the_tables_agree_with_each_other(explained):
     assert {row[0] for row in longer} == {"all", "1 + 2", "2 + 2"}
     looked = cells("Gradient at the digits of the same place")
     assert {row[0] for row in looked} == {"forward", "reversed", "minus", "own tests"}
+    known = cells("Read from the encoder's last state, reversed and forward")
+    assert [row[0] for row in known[:4]] == ["first u", "second u", "sum u", "carry u"]
+    assert cells("What was predicted")[0][-1] == "open: too few seeds"
 
 
 def test_arms_and_parts_are_chosen(explained, tmp_path, monkeypatch, capsys):
     folder = tmp_path / "run"
     shutil.copytree(explained[0], folder)
-    chosen = [folder, "--arms", "copy", "--no-gradients", "--no-exhaustive"]
+    chosen = [folder, "--arms", "copy", "--no-gradients", "--no-probes", "--no-exhaustive"]
     code, _, err = ended(monkeypatch, capsys, *chosen)
     assert (code, err) == (0, "")
     report = (folder / "explain.md").read_text()

@@ -207,7 +207,7 @@ def test_what_is_probed_is_the_run_bit_for_bit(tmp_path):
 
     runs = group.stack()
     state = fit(runs, group.begin(runs), checkpoints=tmp_path, on_epoch=record)
-    assert deviation(found, recorded) == 0
+    assert deviation(found.losses, recorded) == 0
     rows = group.formatter("reversed").examples(
         of_one_shape(group.pairs("reversed")[0]["dev"], 5)[: found.questions]
     )
@@ -224,17 +224,17 @@ def test_only_what_adds_or_subtracts_full_length_numbers_can_be_probed():
     assert questions_of(Group({"sums": RUN}, 1, 0), "sums")
 
 
-def some_gradients(losses: dict[int, float]) -> Gradients:
+def some_gradients() -> Gradients:
     norms = {0: np.arange(12.0).reshape(2, 6), 5: np.ones((2, 6))}
-    return Gradients(norms, ["u", "⏎"], [*"tu+tu⏎"], 7, 0, losses)
+    return Gradients(norms, ["u", "⏎"], [*"tu+tu⏎"], 7, 0, {})
 
 
 def test_deviation_is_relative_and_over_the_epochs_recorded():
-    probed = some_gradients({1: 2.0, 2: 1.0, 3: 9.0})
-    assert deviation(probed, {1: 2.0, 2: 1.1}) == pytest.approx(0.1 / 1.1)
+    losses = {1: 2.0, 2: 1.0, 3: 9.0}
+    assert deviation(losses, {1: 2.0, 2: 1.1}) == pytest.approx(0.1 / 1.1)
 
 
 def test_lags_count_the_steps_from_reading_to_predicting():
-    table = lag_table({"forward": some_gradients({})})
+    table = lag_table({"forward": some_gradients()})
     assert table.headers == ("arm", "place", "lags", "epoch 0", "epoch 5")
     assert table.rows == (("forward", "u", "2, 5", "2.5", "1"),)  # the u read last: ⏎, then ours

@@ -11,7 +11,7 @@ right symbols before step t are given (teacher forcing).
 """
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -113,23 +113,20 @@ def snapshots(last: int, most: int = 6) -> list[int]:
 def probe(group: Group, at: Sequence[int], on_epoch: Callable[[int], None]) -> dict[str, Gradients]:
     """Train the arms of a group again, and compute their gradients after some epochs.
 
-    Settings and seed decide a run, so the new run is equal to the first one. The group has one
-    seed, and `questions_of` each arm are some. `at` are ascending epochs; 0 is before training.
-    `on_epoch` is called after each epoch with its number.
+    The group has one seed, and `questions_of` each arm are some. `at` are ascending epochs; 0 is
+    before training. `on_epoch` is called after each epoch with its number.
     """
     pairs = {arm: questions_of(group, arm) for arm in group.arms}
     n, mesh = min(map(len, pairs.values())), group.programs.mesh  # replicas have equal shapes
     examples = stack([group.formatter(arm).examples(pairs[arm][:n]) for arm in group.arms], mesh)
     lifted = lift(partial(gradient_norms, group.programs.trainer), mesh)
-    runs, norms, losses = group.stack(), {}, {}
-    loop_state, train = group.begin(runs), stack([split.examples for split in runs.train], mesh)
-    for epoch in range(at[-1] + 1):
+    norms, losses = {}, {}
+    for epoch, (state, made) in again(group, at[-1]):
         if epoch:
-            loop_state = _train_epoch(runs, loop_state, train)
-            losses[epoch] = [float(own.mean()) for own in np.asarray(loop_state.losses)]
+            losses[epoch] = [float(own.mean()) for own in np.asarray(made)]
             on_epoch(epoch)
         if epoch in at:
-            norms[epoch] = np.asarray(lifted(loop_state.state.params, examples))
+            norms[epoch] = np.asarray(lifted(state.params, examples))
     found = {}
     for i, (arm, seed) in enumerate(group.replicas):
         formatter, (question, gold) = group.formatter(arm), pairs[arm][0]
@@ -139,6 +136,20 @@ def probe(group: Group, at: Sequence[int], on_epoch: Callable[[int], None]) -> d
         loss = {epoch: of[i] for epoch, of in losses.items()}
         found[arm] = Gradients(own, outputs, inputs, n, seed, loss)
     return found
+
+
+def again(group: Group, last: int) -> Iterator[tuple[int, LoopState]]:
+    """Train a group again: its state before training, as epoch 0, and after each epoch.
+
+    Settings and seed decide a run, so the new run is equal to the first one. The next epoch uses
+    the memory of a state again.
+    """
+    runs, mesh = group.stack(), group.programs.mesh
+    loop_state, train = group.begin(runs), stack([split.examples for split in runs.train], mesh)
+    yield 0, loop_state
+    for epoch in range(1, last + 1):
+        loop_state = _train_epoch(runs, loop_state, train)
+        yield epoch, loop_state
 
 
 def _train_epoch(runs: Stack, loop_state: LoopState, train: Examples) -> LoopState:
@@ -161,9 +172,9 @@ def questions_of(group: Group, arm: str) -> Pairs:
     return of_one_shape(group.pairs(arm)[0]["dev"], task.source_width)
 
 
-def deviation(gradients: Gradients, recorded: Mapping[int, float]) -> float:
+def deviation(losses: Mapping[int, float], recorded: Mapping[int, float]) -> float:
     """The largest relative difference between the losses and those recorded in the first run."""
-    losses, shared = gradients.losses, gradients.losses.keys() & recorded.keys()
+    shared = losses.keys() & recorded.keys()
     return max(abs(losses[e] - recorded[e]) / max(abs(recorded[e]), 1e-6) for e in shared)
 
 

@@ -271,13 +271,20 @@ Heats = Mapping[str, Mapping[str, Heat]]
 
 
 def heat_maps(
-    panels: Heats, path: Path, title: str, label: str, note: str, *, log: bool = False
+    panels: Heats,
+    path: Path,
+    title: str,
+    label: str,
+    note: str,
+    *,
+    log: bool = False,
+    sides: tuple[str, str] = ("output", "input"),
 ) -> None:
     """Draws matrices on one scale of colours; panels are ``{row: {column: heat}}``.
 
     A row may lack columns, and matrices may differ in size. `label` says what the colours mean,
-    `note` over what the matrices are means. A logarithmic scale has four decades; smaller numbers
-    have its lowest colour.
+    `note` over what the matrices are means, `sides` what their rows and columns are. A logarithmic
+    scale has four decades; smaller numbers have its lowest colour.
     """
     heats = [(row, column, heat) for row in panels for column, heat in panels[row].items()]
     from matplotlib.cm import ScalarMappable
@@ -319,9 +326,9 @@ def heat_maps(
                 place = {"xycoords": "axes fraction", "textcoords": "offset points"}
                 name = axes.annotate(f"{row}\n", (0, 1), (0, 6), **place, fontweight="bold")
                 name.set_in_layout(False)
-                axes.set_ylabel("output")
+                axes.set_ylabel(sides[0])
             if row == rows[-1]:
-                axes.set_xlabel("input")
+                axes.set_xlabel(sides[1])
         ticks = LogLocator(subs=(1, 2, 5)) if log else None
         bar = figure.colorbar(scale, ax=grid, ticks=ticks, format="%.4g", label=label, aspect=30)
         bar.minorticks_off()
