@@ -1,8 +1,11 @@
 """Rates of rejection: where they are known, and each method against one written by others."""
 
+import calibration
 import numpy as np
 import pytest
 import scipy.stats
+from calibration import SWAPPED
+from fake_results import EXACT, make_results
 
 from s2sjax.analysis.calibration import (
     METHODS,
@@ -86,7 +89,7 @@ def test_looking_often_costs_false_alarms_unless_the_level_is_shared():
     x, looks = draw_studies(NORMAL - NORMAL.mean(), 80, STUDIES), (10, 20, 40, 80)
     assert until_decided(x, looks[-1:], 0.05) == (near(0.05), 80)
     often, used = until_decided(x, looks, 0.05)
-    assert often == near(0.125, 6)  #
+    assert often == near(0.125, 6)
     assert 10 < used < 80
     assert 0.02 < until_decided(x, looks, 0.05 / 4)[0] <= 0.05
     assert until_decided(x + 9, looks, 0.05 / 4) == (1, 10)
@@ -97,3 +100,24 @@ def test_a_picture_leaves_out_what_has_no_rate(tmp_path):
     for name in ("a.png", "b.png"):
         draw_rates(panels, (5, 10), tmp_path / name)
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
+
+
+def test_the_tables_of_a_pool(monkeypatch):
+    monkeypatch.setattr(calibration, "STUDIES", 200)
+    rng, arms = np.random.default_rng(0), {"forward": 0.4, "reversed": 0.6, SWAPPED: 0.4}
+    scores = {arm: {EXACT: rng.normal(mean, 0.1, 12).tolist()} for arm, mean in arms.items()}
+    results = make_results(scores) | {"config": {"arms": {}}}
+    results["records"] += [r | {"split": "dev"} for r in results["records"]]
+    assert calibration.null(results).mean() == pytest.approx(0, abs=1e-15)
+    tables = calibration.EXPERIMENT.tables(results)
+    assert {"rates", "power", "looks"} < {*tables}
+    assert "seeds" not in tables  # hundreds
+    rows = tables["rates"].rows
+    assert [row[1] for row in rows] == [*METHODS] * 3
+    assert [row[2] for row in rows if row[1] == OURS] == ["–"] * 3  # five seeds
+    assert [row[4:] for row in rows[3:6]] == [("–", "–")] * 3  # 20 of 12 cannot be drawn
+    powers = tables["power"].rows
+    assert [row[1:3] for row in powers[:3]] == [("+0.0", "0.00")] * 3  # epoch 1
+    assert [float(row[2]) for row in powers[6::3]] == pytest.approx([0.5, 1.0], rel=0.03)
+    one, often, shared = tables["looks"].rows
+    assert float(one[1]) <= float(often[1]) >= float(shared[1])
