@@ -23,6 +23,7 @@ from s2sjax.study.group import Group
 from s2sjax.train.loop import fit
 from s2sjax.train.losses import token_losses, weighted_mean
 from s2sjax.train.optimiser import step_size
+from s2sjax.train.replicas import CPU_OPTIONS
 from s2sjax.train.run import Run, make_schedule
 from s2sjax.train.step import Best, Trainer, TrainState, take
 
@@ -54,7 +55,8 @@ rng = np.random.default_rng(0)
 @cache
 def jitted(trainer: Trainer, name: str, **settings):
     """One of a trainer's functions; compiled once for all tests that call it alike."""
-    return jax.jit(partial(getattr(trainer, name), **settings))
+    function = partial(getattr(trainer, name), **settings)
+    return jax.jit(function, compiler_options=CPU_OPTIONS)  # as experiments compile it
 
 
 @cache
