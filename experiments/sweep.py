@@ -11,7 +11,7 @@ and does what is missing or has failed; more values add cells.
     --on local    one job after another, each in a process of its own
     --on files    the same, as one of many workers: start the command as often as you like, on every
                   machine that shares the folder; the job of a worker that dies returns
-    --on slurm    submit the jobs as arrays; --slurm "--partition=main --time=10:00" goes to sbatch
+    --on slurm    submit the jobs as arrays; --slurm="--partition=main --time=10:00" goes to sbatch
     --on kubernetes    list the jobs for experiments/jobs/kubernetes-sweep.yaml
 
     python experiments/sweep.py status FOLDER      how far every job is, and its last line
