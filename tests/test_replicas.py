@@ -162,9 +162,10 @@ def test_a_run_moves_from_few_devices_to_eight_and_back(tmp_path):
     ]
 
 
-def test_more_devices_than_there_are_are_refused():
-    with pytest.raises(UserError, match="--devices-per-replica 3: there are 2 devices"):
-        replicas.make_mesh(1, 3)
+@pytest.mark.parametrize("share", [-1, 0, 3])
+def test_more_devices_than_there_are_are_refused(share):
+    with pytest.raises(UserError, match=f"--devices-per-replica {share}: there are 2 devices"):
+        replicas.make_mesh(1, share)
 
 
 def test_vmapped_replicas_learn_what_those_taking_turns_learn():

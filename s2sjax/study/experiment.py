@@ -30,7 +30,7 @@ from s2sjax.study.plan import pairs_table, parameter_table, plan_table, program_
 from s2sjax.train.metrics import EXACT_MATCH
 from s2sjax.train.processes import Distributed, leads
 from s2sjax.train.progress import duration
-from s2sjax.train.replicas import use_all_cores
+from s2sjax.train.replicas import make_mesh, use_all_cores
 from s2sjax.train.run import Run
 from s2sjax.train.stopping import stop_requests
 from s2sjax.train.workdir import open_workdir
@@ -233,6 +233,7 @@ class Experiment:
         folder = command.workdir or Path("runs") / self.name / preset
         command.distributed.join()
         use_all_cores()
+        make_mesh(1, command.devices_per_replica)  # refuses too many before anything is written
         console = make_console(quiet=not leads())
         with stop_requests() as stop:
             self.prepare(preset, study)

@@ -81,8 +81,8 @@ def make_mesh(replicas: int, devices_per_replica: int | None = None) -> Mesh:
     for bit. Raises UserError where there are fewer devices than a run is to have.
     """
     devices = jax.devices()
-    share = devices_per_replica or 1
-    if share > len(devices):
+    share = 1 if devices_per_replica is None else devices_per_replica
+    if not 1 <= share <= len(devices):
         raise UserError(f"--devices-per-replica {share}: there are {len(devices)} devices")
     turns = math.ceil(replicas / (len(devices) // share))
     rows = math.ceil(replicas / turns)
