@@ -20,9 +20,9 @@ from s2sjax.errors import Interrupted, UserError
 from s2sjax.report.results import by_seed, load_results, values
 from s2sjax.report.tables import score
 from s2sjax.study import ablation as ablation_module
-from s2sjax.study.ablation import Ablation, in_order, is_extension, run
+from s2sjax.study.ablation import Ablation, comparisons, in_order, is_extension, run
 from s2sjax.study.group import Group
-from s2sjax.study.records import evaluate_split
+from s2sjax.study.records import evaluate_split, record
 from s2sjax.train import replicas
 from s2sjax.train.loop import DivergedError, resume
 from s2sjax.train.metrics import EXACT_MATCH
@@ -433,6 +433,13 @@ def test_a_replica_that_diverges_is_left_out_and_named_and_all_others_finish(
     assert results["records"] == [r for r in finished[1]["records"] if r not in lost]
     assert [c["n"] for c in results["comparisons"]] == [2, 2, 1, 1]
     assert complete(tmp_path) == results
+
+
+def test_arms_that_share_no_seed_are_not_compared():
+    records = [record(arm, seed, "test", 1, "loss", 0.5) for arm, seed in (("a", 0), ("b", 1))]
+    assert comparisons(records, [("a", "b")], ["loss"]) == []
+    records.append(record("b", 0, "test", 1, "loss", 0.25))
+    assert [c["n"] for c in comparisons(records, [("a", "b")], ["loss"])] == [1]
 
 
 # --- what is refused ------------------------------------------------------------------------

@@ -7,7 +7,7 @@ where shapes agree.
 
 import json
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
@@ -223,8 +223,6 @@ def run(
         else:
             left_out |= {f"{arm} seed {seed}": why for seed, why in seeds.items()}
     records = in_order(records)
-    of_arm = {arm: {r["seed"] for r in records if r["arm"] == arm} for arm in ablation.arms}
-    pairs = [(a, b) for a, b in pairs if of_arm[a] & of_arm[b]]  # they may lack different seeds
     results = {
         **identity,
         "config_hash": config_hash(config),
@@ -271,9 +269,9 @@ def train_group(
         if replica not in lost or epoch < lost[replica][0]:
             wanted.append((*replica, epoch, metric))
     if leads() and sorted(held) != sorted(wanted):
-        lost = f"does not hold the records of the {done} epochs that the checkpoint has"
+        what = f"does not hold the records of the {done} epochs that the checkpoint has"
         remedy = "restore it, or start in another --workdir"
-        raise UserError(f"{workdir.metrics_file} {lost}: {remedy}")
+        raise UserError(f"{workdir.metrics_file} {what}: {remedy}")
     each = runs.schedule.updates * len(group.replicas)
     with EpochProgress(console, done, train.epochs, each) as progress:
         state = fit(
@@ -343,6 +341,12 @@ def in_order(records: Sequence[Record]) -> list[Record]:
 def comparisons(
     records: Sequence[Record], pairs: Sequence[tuple[str, str]], metrics: Sequence[str]
 ) -> list[dict[str, Any]]:
-    """Pairs (a, b) of arms, a compared with b, paired by seed, on the test set."""
-    results = {"records": records}
+    """Pairs (a, b) of arms, a compared with b, paired by seed, on the test set.
+
+    Arms that share no seed, because replicas have diverged, are not compared.
+    """
+    results, seeds = {"records": records}, defaultdict(set)
+    for r in records:
+        seeds[r["arm"]].add(r["seed"])
+    pairs = [(a, b) for a, b in pairs if seeds[a] & seeds[b]]
     return [asdict(paired(results, a, b, metric)) for a, b in pairs for metric in metrics]

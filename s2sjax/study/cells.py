@@ -76,11 +76,7 @@ def _run_job(sweep: Sweep, claim: Claim, console: Console, stop: Stop | None) ->
     for cell, ablation in ablations.items():
         if (sweep.cells_folder / cell).exists():
             continue
-        try:
-            own = _own(results, cell, ablation, len(cells), *compared)
-        except ValueError as error:  # arms that have diverged in different seeds share none
-            lost[cell] = str(error)
-            continue
+        own = _own(results, cell, ablation, len(cells), *compared)
         if not own["records"]:
             lost[cell] = next(iter(own["left_out"].values()))
             continue
@@ -118,7 +114,6 @@ def _own(
         for what, why in results.get("left_out", {}).items()
         if what.startswith(prefix)
     }
-    pairs = [(a, b) for a, b in pairs if not {a, b} & {*left_out}]
     return {
         **{name: results[name] for name in ("experiment", "preset")},
         "config": ablation.config,

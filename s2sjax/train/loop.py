@@ -144,10 +144,8 @@ def fit(
         stop.saving()
         on_save()
         number = sum(position(state))  # closing an epoch changes it, too
-        held = fetch(LoopState(state, losses), replicas)
-        done_before = checkpoint.latest(checkpoints) == number  # nothing was done since
-        if not from_first(np.bool_(done_before)):
-            checkpoint.save(checkpoints, number, held)
+        if from_first(np.bool_(checkpoint.latest(checkpoints) != number)):  # else nothing is new
+            checkpoint.save(checkpoints, number, fetch(LoopState(state, losses), replicas))
 
     def stop_if_asked(saved: bool = False) -> None:
         if not asked():
